@@ -1,0 +1,241 @@
+"""The contracts. A part is an `nn.Module` (an expert: a plain object) with one of these; parts never import parts.
+
+Letters: see `mmunify.types`. A contract is abstract, a part is a leaf: no part subclasses a part.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mmunify.types import (
+    Artifact,
+    Attention,
+    Batch,
+    Condition,
+    Embeds,
+    Features,
+    HeadOutput,
+    Hidden,
+    Layout,
+    Media,
+    OutputBatch,
+    Preprocess,
+    SlotSpec,
+    TaskCall,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What encoders and adapters may know of the items beside their values.
+
+    Attributes:
+        kind: of the media.
+        extent: [M 2] original (width, height).
+        document: [M] document of every item.
+        task: task index per document.
+        side_ids, side_mask: [M L] token ids of a text beside every item (InstructBLIP), if there is one.
+    """
+
+    kind: str = "image"
+    extent: Tensor | None = None
+    document: Tensor | None = None
+    task: Tensor | None = None
+    side_ids: Tensor | None = None
+    side_mask: Tensor | None = None
+
+
+class Draw:
+    """Random numbers that depend on (seed, step, sample key, part) alone, whatever the batch or the rank."""
+
+    def __init__(self, *, seed: int, step: int, keys: Sequence[int], part: str) -> None:
+        self.keys = tuple(keys)
+        self._base = (seed, step, sum(ord(c) * 131**i for i, c in enumerate(part)))
+
+    def generator(self, item: int) -> torch.Generator:
+        """The generator of one item."""
+        words = (*self._base, self.keys[item])
+        return torch.Generator().manual_seed(hash(words) & 0x7FFF_FFFF_FFFF_FFFF)
+
+    def normal(self, *shape: int, device: torch.device | str = "cpu") -> Float[Tensor, "K ..."]:
+        """Standard normal noise [K, *shape], one independent stream per item."""
+        rows = [torch.randn(shape, generator=self.generator(i)) for i in range(len(self.keys))]
+        return (torch.stack(rows) if rows else torch.empty(0, *shape)).to(device)
+
+    def uniform(self, *shape: int, device: torch.device | str = "cpu") -> Float[Tensor, "K ..."]:
+        """Uniform numbers in [0, 1), shaped as in `normal`."""
+        rows = [torch.rand(shape, generator=self.generator(i)) for i in range(len(self.keys))]
+        return (torch.stack(rows) if rows else torch.empty(0, *shape)).to(device)
+
+
+class Part(nn.Module, ABC):
+    """What all tensor parts share.
+
+    Attributes:
+        external: for a part loaded from a `path:`, that path (hub id or folder): a bundle stores a reference
+            to it instead of its tensors as long as they were never trained; None = the bundle stores all.
+        players: names of adversaries -> globs of their parameters, for parts that train against each other.
+    """
+
+    external: str | None = None
+    players: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+
+class Encoder(Part):
+    """Media -> Features."""
+
+    out_dim: int
+    preprocess: Preprocess
+
+    @abstractmethod
+    def layout(self, extent: tuple[int, int] | None = None) -> Layout:
+        """Tokens of one item of this original (width, height), before any adapter."""
+
+    @abstractmethod
+    def forward(self, values: Float[Tensor, "M ..."], context: Context) -> Features:
+        """Encode M items; pictures come as [M F C H W]."""
+
+
+class Adapter(Part):
+    """Features -> Embeds. The composer gives `in_dim` and `out_dim`."""
+
+    needs: frozenset[str] = frozenset()
+    """Of "pooled", "layers:<index>", "side_text": what it reads beside `tokens`."""
+
+    @abstractmethod
+    def layout(self, layout: Layout) -> Layout:
+        """Slots of one item, given the encoder's layout."""
+
+    @abstractmethod
+    def forward(self, features: Features, context: Context) -> Embeds:
+        """Map M items of N tokens to S slots of width D."""
+
+
+class Backbone(Part):
+    """A causal language model that reads embeddings and answers with hidden states, never with logits."""
+
+    dim: int
+    num_layers: int
+    tokenizer: Any
+    supports: frozenset[str] = frozenset()
+    """Of "packed", "full_attention", "cache", "shared_positions"."""
+
+    @abstractmethod
+    def add_tokens(self, groups: Mapping[str, Sequence[str]]) -> None:
+        """Add vocabulary strings; each group's new rows are one parameter, separate from the old table."""
+
+    @abstractmethod
+    def embed(self, ids: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows D"]:
+        """Rows of the input table."""
+
+    @abstractmethod
+    def unembed(self, states: Float[Tensor, "n D"], rows: Int[Tensor, "k"] | None = None) -> Float[Tensor, "n V"]:
+        """Logits of states, over all rows of the output table or over `rows`."""
+
+    @abstractmethod
+    def forward(
+        self,
+        inputs_embeds: Float[Tensor, "B T D"],
+        attention: Attention,
+        position_ids: Int[Tensor, "B T"],
+        layers: Sequence[int] = (),
+        cache: Any = None,
+    ) -> Hidden:
+        """Run the layers. With a `cache`, `attention` covers cached and new positions, the others the new ones."""
+
+
+class Tuner(ABC):
+    """Wraps linears or blocks of a module that exists (LoRA, LoRA-MoE). Not a module itself."""
+
+    @abstractmethod
+    def apply(self, module: nn.Module) -> list[str]:
+        """Wrap in place; returns the names that were wrapped. Nothing matched is an error."""
+
+
+class Slot(Protocol):
+    """An output slot that is open during generation."""
+
+    def run(self, embeds: Float[Tensor, "K S D"], commit: bool = True) -> Float[Tensor, "K S D"]:
+        """States of S further positions of the K open rows, against their cached prefix."""
+        ...
+
+
+class Unembed(Protocol):
+    """`Backbone.unembed`, handed to heads."""
+
+    def __call__(self, states: Tensor, rows: Tensor | None = None) -> Tensor:
+        """States [n D] -> logits [n V]."""
+        ...
+
+
+class Head(Part):
+    """Hidden + Batch -> HeadOutput. The composer gives `in_dim` (backbone width) and `target_dim` (its encoder's)."""
+
+    target: str | None = None
+    """Encoder node whose features of the output's target are learned; None = no features are needed."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> SlotSpec | None:
+        """Its output slot; None = it opens none."""
+
+    def slot_inputs(self, outputs: OutputBatch, features: Features | None, embeds: Embeds | None) -> Embeds | None:
+        """What fills the slots of K items on the way in; None = nothing."""
+        return None
+
+    @abstractmethod
+    def forward(
+        self, hidden: Hidden | None, batch: Batch, features: Mapping[str, Features], unembed: Unembed | None
+    ) -> HeadOutput:
+        """Losses as sums with counts. `features` holds the media's by encoder node, the target's under "target"."""
+
+    def generate(self, slot: Slot, num_items: int) -> Tensor:
+        """Predict the open slots of `num_items` rows: [K Q E]."""
+        raise TypeError(f"{type(self).__name__} opens no slot, so it has nothing to generate")
+
+
+class Detokenizer(Part):
+    """Features or codes -> pixels, trainable."""
+
+    preprocess: Preprocess | None = None
+    """How its targets are read; None = as the encoder that it inverts."""
+
+    @abstractmethod
+    def loss(self, target: Float[Tensor, "K C H W"], condition: Condition, draw: Draw) -> HeadOutput:
+        """Sum of the loss over K items, with its count."""
+
+    @abstractmethod
+    def generate(
+        self, condition: Condition, guidance: Mapping[str, float] = {}, seed: int = 0
+    ) -> Float[Tensor, "K C H W"]:
+        """Pixels in 0..1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """What an expert may work on: the media of the conversation so far, newest last."""
+
+    media: tuple[Media, ...] = ()
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Expert(ABC):
+    """A model or an algorithm behind the router. Not a module: it owns its weights as it likes."""
+
+    tasks: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    licence: str = "Apache-2.0"
+
+    def available(self) -> str | None:
+        """None when it can run, or why it cannot."""
+        return None
+
+    @abstractmethod
+    def __call__(self, call: TaskCall, workspace: Workspace) -> list[Artifact]:
+        """Answer one call."""
