@@ -40,6 +40,8 @@ class Context:
         document: [M] document of every item.
         task: task index per document.
         side_ids, side_mask: [M L] token ids of a text beside every item (InstructBLIP), if there is one.
+        source: Features of the node that an encoder reads `from:` (region encoders).
+        source_items: [M] item of `source` that every item belongs to.
     """
 
     kind: str = "image"
@@ -48,6 +50,8 @@ class Context:
     task: Tensor | None = None
     side_ids: Tensor | None = None
     side_mask: Tensor | None = None
+    source: Features | None = None
+    source_items: Tensor | None = None
 
 
 class Draw:
@@ -79,10 +83,12 @@ class Part(nn.Module, ABC):
     Attributes:
         external: for a part loaded from a `path:`, that path (hub id or folder): a bundle stores a reference
             to it instead of its tensors as long as they were never trained; None = the bundle stores all.
+        node: name of the node that the composer gave to the part ("image"); a head finds its items by it.
         players: names of adversaries -> globs of their parameters, for parts that train against each other.
     """
 
     external: str | None = None
+    node: str = ""
     players: ClassVar[Mapping[str, Sequence[str]]] = {}
 
 
@@ -124,6 +130,15 @@ class Backbone(Part):
     tokenizer: Any
     supports: frozenset[str] = frozenset()
     """Of "packed", "full_attention", "cache", "shared_positions"."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def new_cache(self) -> Any:
+        """An empty key/value cache for generation; it can `crop(length)`."""
 
     @abstractmethod
     def add_tokens(self, groups: Mapping[str, Sequence[str]]) -> None:
@@ -178,6 +193,10 @@ class Head(Part):
 
     target: str | None = None
     """Encoder node whose features of the output's target are learned; None = no features are needed."""
+
+    def items(self, batch: Batch) -> OutputBatch | None:
+        """The batch's output items of this node; None when it has none."""
+        return batch.outputs.get(self.node)
 
     @property
     @abstractmethod

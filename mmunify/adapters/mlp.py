@@ -1,0 +1,49 @@
+"""A small MLP, token by token."""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from mmunify.errors import UserError
+from mmunify.parts import Adapter, Context
+from mmunify.registry import ADAPTERS
+from mmunify.types import Embeds, Features, Layout
+
+
+@ADAPTERS.register("mlp")
+class MLPAdapter(Adapter):
+    """The projector of LLaVA-1.5 (https://arxiv.org/abs/2310.03744): linear, then (GELU, linear) `depth - 1` times.
+
+    `layers.0`, `layers.2`, ... are the linears, numbered as in LLaVA's `mm_projector`.
+
+    Args:
+        in_dim: encoder width E (given by the composer).
+        out_dim: backbone width D (given by the composer).
+        depth: number of linears.
+        hidden_dim: width between them; None = D.
+
+    Raises:
+        UserError: depth below 1.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, depth: int = 2, hidden_dim: int | None = None) -> None:
+        super().__init__()
+        if depth < 1:
+            raise UserError(f"depth of an mlp adapter is the number of its linears, at least 1; got {depth}")
+        widths = [in_dim, *[hidden_dim or out_dim] * (depth - 1), out_dim]
+        self.layers = nn.Sequential(*_linears(widths))
+
+    def layout(self, layout: Layout) -> Layout:
+        """Slots and grid stay as they are."""
+        return layout
+
+    def forward(self, features: Features, context: Context) -> Embeds:
+        """(M, N, E) -> (M, N, D)."""
+        return Embeds(tokens=self.layers(features.tokens), mask=features.mask)
+
+
+def _linears(widths: list[int]) -> Iterator[nn.Module]:
+    for index, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False)):
+        if index:
+            yield nn.GELU()
+        yield nn.Linear(fan_in, fan_out)

@@ -1,0 +1,100 @@
+"""Learnable latents that resample the encoder's tokens."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from mmunify.errors import UserError
+from mmunify.layers.attention import CrossAttention
+from mmunify.layers.feed_forward import FeedForward
+from mmunify.layers.positions import with_positions
+from mmunify.parts import Adapter, Context
+from mmunify.registry import ADAPTERS
+from mmunify.types import Embeds, Features, Layout
+
+
+@ADAPTERS.register("perceiver")
+class PerceiverAdapter(Adapter):
+    """The resampler of Flamingo (https://arxiv.org/abs/2204.14198): latents attend to the tokens and to themselves.
+
+    Args:
+        in_dim: encoder width E (given by the composer).
+        out_dim: backbone width D (given by the composer).
+        num_queries: Q, the number of latents and of slots.
+        depth: number of blocks.
+        dim: width of the latents; None = E. Another width puts a linear before the blocks.
+        num_heads: heads of the attention.
+        head_dim: width of a head.
+        hidden_dim: width inside the feed-forward; None = 4 dim.
+        positions: add 2-D positions to the tokens of a raster; for towers that say little about place.
+
+    Raises:
+        UserError: a depth below 1.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        num_queries: int = 64,
+        depth: int = 6,
+        dim: int | None = None,
+        num_heads: int = 8,
+        head_dim: int = 64,
+        hidden_dim: int | None = None,
+        positions: bool = False,
+    ) -> None:
+        super().__init__()
+        if depth < 1:
+            raise UserError(f"a perceiver needs a depth of at least 1, got {depth}")
+        dim = dim or in_dim
+        self.positions, self.num_queries = positions, num_queries
+        self.shrink = nn.Identity() if dim == in_dim else nn.Linear(in_dim, dim)
+        self.latents = nn.Parameter(torch.randn(num_queries, dim))
+        self.blocks = nn.ModuleList(PerceiverBlock(dim, num_heads, head_dim, hidden_dim) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+        self.project = nn.Linear(dim, out_dim)
+
+    def layout(self, layout: Layout) -> Layout:
+        """Q slots, whatever the encoder's layout."""
+        return Layout.of(self.num_queries)
+
+    def forward(self, features: Features, context: Context) -> Embeds:
+        """(M, N, E) -> (M, Q, D)."""
+        memory = self.shrink(with_positions(features) if self.positions else features.tokens)
+        latents = self.latents.expand(len(memory), -1, -1)
+        for block in self.blocks:
+            latents = block(latents, memory, features.mask)
+        return Embeds(tokens=self.project(self.norm(latents)))
+
+
+class PerceiverBlock(nn.Module):
+    """Attention to tokens and latents side by side, then a feed-forward; pre-norm, no biases.
+
+    Args:
+        dim: width of latents and tokens.
+        num_heads: heads of the attention.
+        head_dim: width of a head.
+        hidden_dim: inside the feed-forward; None = 4 dim.
+    """
+
+    def __init__(self, dim: int, num_heads: int, head_dim: int, hidden_dim: int | None) -> None:
+        super().__init__()
+        self.memory_norm = nn.LayerNorm(dim)
+        self.latents_norm = nn.LayerNorm(dim)
+        self.attention = CrossAttention(dim, num_heads=num_heads, head_dim=head_dim, bias=False)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, hidden_dim, activation="relu", bias=False)
+
+    def forward(
+        self,
+        latents: Float[Tensor, "M Q D"],
+        memory: Float[Tensor, "M N D"],
+        mask: Bool[Tensor, "M N"] | None = None,
+    ) -> Float[Tensor, "M Q D"]:
+        """One block; `mask` is True where the memory is real. Latents always see each other."""
+        queries = self.latents_norm(latents)
+        seen = None if mask is None else torch.cat([mask, mask.new_ones(latents.shape[:2])], dim=1)
+        both = torch.cat([self.memory_norm(memory), queries], dim=1)
+        latents = latents + self.attention(queries, both, seen)
+        return latents + self.feed_forward(self.feed_forward_norm(latents))

@@ -1,0 +1,224 @@
+"""Any Hugging Face causal language model as a backbone that reads embeddings and answers with hidden states."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmunify.errors import CheckpointError, UserError
+from mmunify.parts import Backbone
+from mmunify.registry import BACKBONES
+from mmunify.types import Attention, Hidden
+
+
+@BACKBONES.register("huggingface")
+class HuggingFaceBackbone(Backbone):
+    """A causal LM of transformers, by hub id or folder, or random from an inline config.
+
+    The logits are never computed for a whole sequence: heads call `unembed` where they are supervised.
+    Rows of added tokens are one parameter per token group (`new_rows.<group>`), apart from the old table, so that
+    a stage can train them without touching (or decaying) the old rows.
+
+    Args:
+        path: hub id or folder written by `save_pretrained`, with the tokenizer beside it.
+        config: an inline configuration (`{model_type: llama, hidden_size: ...}`): random weights, no network.
+        tokenizer: hub id or folder, where it is not beside `path`.
+        dtype: of the weights: "float32", "bfloat16", ...
+        kernel: transformers' `attn_implementation`.
+        revision: of the hub repository.
+        trust_remote_code: run code from the hub repository; off unless the user asks for it.
+
+    Raises:
+        UserError: neither path nor config, or a model that isn't a decoder.
+        CheckpointError: the path can't be loaded.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        config: dict | None = None,
+        tokenizer: str | None = None,
+        dtype: str = "float32",
+        kernel: str = "sdpa",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__()
+        hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+        self.lm = _load_lm(path, config, getattr(torch, dtype), kernel, hub)
+        self.tokenizer = _load_tokenizer(tokenizer or path, hub)
+        self.external = path if config is None else None
+        text_config = self.lm.config.get_text_config()
+        self.dim: int = text_config.hidden_size
+        self.num_layers: int = text_config.num_hidden_layers
+        self.num_old_rows: int = len(self.tokenizer) if self.tokenizer is not None else text_config.vocab_size
+        self.new_rows = nn.ParameterDict()
+        self.new_output_rows = nn.ParameterDict()
+        # A 4-D mask silently switches a sliding window off, so such models take plain causal rows alone.
+        self.supports = frozenset({"cache"} if _slides(text_config) else {"cache", "packed", "full_attention"})
+
+    @property
+    def vocab_size(self) -> int:
+        """Old and new rows together; every id is below it."""
+        return self.num_old_rows + sum(len(rows) for rows in self.new_rows.values())
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether input and output tables are the same parameter."""
+        return self.lm.get_input_embeddings().weight is self.lm.get_output_embeddings().weight
+
+    def add_tokens(self, groups: Mapping[str, Sequence[str]]) -> None:
+        """Add the strings that the tokenizer lacks; rows start at the mean of the old ones, with a little noise.
+
+        Args:
+            groups: name of the group -> strings. Strings that the vocabulary has keep their old rows.
+        """
+        for group, strings in groups.items():
+            known = self.tokenizer.get_vocab()
+            missing = [string for string in dict.fromkeys(strings) if string not in known]
+            if not missing:
+                continue
+            self.tokenizer.add_tokens(missing, special_tokens=False)
+            self.new_rows[group] = _new_rows(self.lm.get_input_embeddings().weight, self.num_old_rows, len(missing))
+            if not self.is_tied:
+                table = self.lm.get_output_embeddings().weight
+                self.new_output_rows[group] = _new_rows(table, self.num_old_rows, len(missing))
+
+    def embed(self, ids: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows D"]:
+        """Rows of the input table, old or new.
+
+        Raises:
+            UserError: an id outside the vocabulary.
+        """
+        if ids.numel() and int(ids.max()) >= self.vocab_size:
+            raise UserError(f"token id {int(ids.max())} is outside the vocabulary of {self.vocab_size} rows")
+        old = self.lm.get_input_embeddings()(ids.clamp(max=self.num_old_rows - 1))
+        if not self.new_rows:
+            return old
+        new = F.embedding((ids - self.num_old_rows).clamp(min=0), torch.cat(list(self.new_rows.values())))
+        return torch.where((ids >= self.num_old_rows).unsqueeze(-1), new.to(old.dtype), old)
+
+    def unembed(self, states: Float[Tensor, "n D"], rows: Int[Tensor, "k"] | None = None) -> Float[Tensor, "n v"]:
+        """Logits of states, over the whole vocabulary or over `rows`."""
+        head = self.lm.get_output_embeddings()
+        new = self.new_rows if self.is_tied else self.new_output_rows
+        table = torch.cat([head.weight[: self.num_old_rows], *(part.to(head.weight.dtype) for part in new.values())])
+        bias = getattr(head, "bias", None)
+        if bias is not None:
+            bias = F.pad(bias[: self.num_old_rows], (0, len(table) - self.num_old_rows))
+        if rows is not None:
+            table, bias = table[rows], None if bias is None else bias[rows]
+        return self._scale(F.linear(states.to(table.dtype), table, bias))
+
+    def forward(
+        self,
+        inputs_embeds: Float[Tensor, "B T D"],
+        attention: Attention,
+        position_ids: Int[Tensor, "B T"],
+        layers: Sequence[int] = (),
+        cache: Any = None,
+    ) -> Hidden:
+        """Run the layers: [B T D] -> [B T D] after the final norm.
+
+        Args:
+            inputs_embeds: [B T D].
+            attention: who sees whom; with a cache it covers cached and new positions.
+            position_ids: [B T] of the new positions.
+            layers: hidden states to return beside the last (0 = the embeddings).
+            cache: a transformers cache to read and extend, or None.
+        """
+        plain = cache is None and attention.is_plain
+        output = self.lm.base_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=None if plain else additive_mask(attention, inputs_embeds.shape[1], inputs_embeds.dtype),
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            output_hidden_states=bool(layers),
+        )
+        states = output.hidden_states or ()
+        chosen = {index: states[index] for index in layers}
+        return Hidden(inputs=inputs_embeds, last=output.last_hidden_state, layers=chosen, cache=cache)
+
+    def new_cache(self) -> Any:
+        """An empty key/value cache."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.lm.config)
+
+    def _scale(self, logits: Tensor) -> Tensor:
+        """What some families do to their logits between the table and the softmax."""
+        config = self.lm.config.get_text_config()
+        logits = logits * (getattr(config, "logit_scale", None) or 1.0)  # Cohere
+        logits = logits / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
+        cap = getattr(config, "final_logit_softcapping", None)  # Gemma
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+
+def additive_mask(attention: Attention, num_queries: int, dtype: torch.dtype) -> Float[Tensor, "B 1 Q K"]:
+    """0 where a query may look, the lowest number elsewhere; the queries are the last `num_queries` positions.
+
+    A position sees earlier valid positions of its own document, the whole of its segment where that is bidirectional,
+    and always itself (a padding query that saw nothing would turn into NaN).
+    """
+    allowed = _allowed(attention, num_queries)
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return mask.masked_fill(~allowed, torch.finfo(dtype).min).unsqueeze(1)
+
+
+def _allowed(attention: Attention, num_queries: int) -> Bool[Tensor, "B Q K"]:
+    length = attention.valid.shape[1]
+    columns = torch.arange(length, device=attention.valid.device)
+    queries = columns[length - num_queries :]
+    causal = columns[None, None, :] <= queries[None, :, None]
+    segment, full = attention.segment, attention.full
+    inside = (segment[:, None, :] == segment[:, queries, None]) & full[:, None, :] & full[:, queries, None]
+    same = attention.document[:, None, :] == attention.document[:, queries, None]
+    allowed = (causal | inside) & same & attention.valid[:, None, :]
+    return allowed | (columns[None, None, :] == queries[None, :, None])
+
+
+def _new_rows(table: Float[Tensor, "rows D"], num_old: int, num_new: int) -> nn.Parameter:
+    old = table.detach()[:num_old]
+    if old.is_meta:
+        return nn.Parameter(old.new_empty(num_new, old.shape[1]))
+    noise = torch.randn(num_new, old.shape[1], dtype=torch.float32) * old.float().std() * 0.1
+    return nn.Parameter((old.float().mean(0) + noise).to(old.dtype))
+
+
+def _slides(config: Any) -> bool:
+    kinds = getattr(config, "layer_types", None) or []
+    return any("sliding" in kind or "chunked" in kind for kind in kinds)
+
+
+def _load_lm(path: str | None, config: dict | None, dtype: torch.dtype, kernel: str, hub: dict) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if config is not None:
+        settings = dict(config)
+        made = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        return AutoModelForCausalLM.from_config(made, dtype=dtype, attn_implementation=kernel)
+    if path is None:
+        raise UserError(
+            "a huggingface backbone needs path: (hub id or folder) or config: {model_type: ...}; got neither"
+        )
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=kernel, **hub)
+    except ValueError as error:
+        raise UserError(f"{path!r} is not a causal language model that transformers knows: {error}") from error
+    except Exception as error:  # OSError, SafetensorError, ...: all mean that the files can't be used
+        raise CheckpointError(f"the backbone {path!r} cannot be loaded: {error}") from error
+
+
+def _load_tokenizer(path: str | None, hub: dict) -> Any:
+    from transformers import AutoTokenizer
+
+    if path is None:
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(path, **hub)
+    except Exception as error:
+        raise CheckpointError(f"the tokenizer of {path!r} cannot be loaded: {error}") from error

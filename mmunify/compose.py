@@ -1,0 +1,200 @@
+"""Nodes or built parts -> UnifiedModel: wires widths, gives every node its own random stream, applies tuners.
+
+The same composition can be written as a recipe or in Python; both come through here.
+"""
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from mmunify.errors import RecipeError
+from mmunify.faults import Fault, unknown
+from mmunify.model import UnifiedModel, Wiring
+from mmunify.parts import Adapter, Backbone, Encoder
+from mmunify.registry import ADAPTERS, BACKBONES, DETOKENIZERS, ENCODERS, HEADS, TUNERS, Registry
+from mmunify.tokens import TokenRegistry
+
+Nodes = Mapping[str, Any]
+_JOINTS = ("kind", "from", "share")
+
+
+@contextmanager
+def part_seed(seed: int, node: str) -> Iterator[None]:
+    """Random numbers inside depend on (seed, node) alone: swapping one part leaves the others' weights alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(zlib.crc32(f"{seed}/{node}".encode()))
+        yield
+
+
+def compose(
+    *,
+    encoders: Nodes | None = None,
+    adapters: Nodes | None = None,
+    backbone: Any = None,
+    heads: Nodes | None = None,
+    detokenizers: Nodes | None = None,
+    tuners: Sequence[Any] = (),
+    weights: Mapping[str, float] | None = None,
+    tokens: TokenRegistry | None = None,
+    seed: int = 0,
+) -> UnifiedModel:
+    """Join parts into a model.
+
+    Args:
+        encoders, adapters, heads, detokenizers: node name -> `{name: ..., **kwargs}` (with `kind`, `from`, `share`)
+            or a built part. Widths (`in_dim`, `out_dim`, `target_dim`) are filled in. Lists of adapters concatenate.
+        backbone: node or built part.
+        tuners: nodes or built tuners, applied last; a node may say `on: encoders.image` (default: the backbone).
+        weights: loss weights, see `UnifiedModel`.
+        tokens: the token registry; its strings are added to the backbone's tokenizer.
+        seed: of the random weights.
+
+    Raises:
+        RecipeError: a node names another one that doesn't exist, or its arguments don't fit.
+    """
+    joiner = _Joiner(seed)
+    tokens = tokens or TokenRegistry()
+    made_encoders = joiner.join("encoders", ENCODERS, encoders or {})
+    made_backbone = joiner.part("backbone", BACKBONES, backbone) if backbone is not None else None
+    if made_backbone is not None and made_backbone.tokenizer is not None:
+        with part_seed(seed, "tokens"):
+            made_backbone.add_tokens(tokens.groups())
+    made_adapters = joiner.join_adapters(adapters or {}, made_encoders, made_backbone)
+    made_heads = joiner.join_heads(heads or {}, made_encoders, made_backbone)
+    made_detokenizers = joiner.join_detokenizers(detokenizers or {}, made_encoders, made_heads)
+    model = UnifiedModel(
+        encoders=made_encoders,
+        adapters=made_adapters,
+        backbone=made_backbone,
+        heads=made_heads,
+        detokenizers=made_detokenizers,
+        wiring=joiner.wiring,
+        tuners=(),
+        weights=weights,
+        tokens=tokens,
+    )
+    model.tuners = [joiner.tune(model, i, node) for i, node in enumerate(tuners)]
+    return model
+
+
+class _Joiner:
+    """Builds nodes one after the other and remembers how they were joined."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.wiring: dict[str, Wiring] = {}
+
+    def part(self, path: str, registry: Registry, node: Any, **dims: Any) -> Any:
+        """A built part passes through; a node is built inside its own random stream."""
+        if not isinstance(node, Mapping):
+            return node
+        arguments = {key: value for key, value in node.items() if key not in _JOINTS}
+        with part_seed(self.seed, path):
+            return registry.build(arguments, **dims)
+
+    def join(self, side: str, registry: Registry, nodes: Nodes) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for name, node in nodes.items():
+            self._wire(side, name, node, default=f"{side}.{name}")
+            shared = node.get("share") if isinstance(node, Mapping) else None
+            if shared is not None and shared not in made:
+                raise _unknown(f"model.{side}.{name}.share", shared, list(made))
+            made[name] = made[shared] if shared is not None else self.part(f"{side}.{name}", registry, node)
+            made[name].node = name
+        return made
+
+    def join_adapters(self, nodes: Nodes, encoders: Mapping[str, Encoder], backbone: Backbone | None) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for name, node in nodes.items():
+            first = node[0] if isinstance(node, Sequence) else node
+            source = self._source("adapters", name, first, encoders, default=name)
+            self._wire("adapters", name, first, default=f"encoders.{name}")
+            dims = {"in_dim": encoders[source].out_dim, "out_dim": backbone.dim if backbone is not None else None}
+            made[name] = self._adapter(f"adapters.{name}", node, dims)
+            made[name].node = name
+        return made
+
+    def _adapter(self, path: str, node: Any, dims: Mapping[str, Any]) -> Adapter:
+        if isinstance(node, Sequence):
+            parts = [self.part(f"{path}.{i}", ADAPTERS, each, **dims) for i, each in enumerate(node)]
+            return ADAPTERS.get("concatenate")(parts)
+        return self.part(path, ADAPTERS, node, **dims)
+
+    def join_heads(self, nodes: Nodes, encoders: Mapping[str, Encoder], backbone: Backbone | None) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for name, node in nodes.items():
+            self._wire("heads", name, node, default="backbone")
+            dims: dict[str, Any] = {"in_dim": backbone.dim if backbone is not None else None}
+            encoder = self._head_encoder(name, node, encoders)
+            if encoder is not None:
+                dims["target_dim"] = encoders[encoder].out_dim
+            made[name] = self.part(f"heads.{name}", HEADS, node, **dims)
+            made[name].node = name
+        return made
+
+    def join_detokenizers(
+        self, nodes: Nodes, encoders: Mapping[str, Encoder], heads: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for name, node in nodes.items():
+            source = (node.get("from") if isinstance(node, Mapping) else None) or f"heads.{name}"
+            self._wire("detokenizers", name, node, default=source)
+            side, _, read = source.partition(".")
+            known = [f"encoders.{n}" for n in encoders] + [f"heads.{n}" for n in heads]
+            if source not in known:
+                raise _unknown(f"model.detokenizers.{name}.from", source, known)
+            encoder = read if side == "encoders" else self._target_of(heads[read], encoders)
+            dims = {} if encoder is None else {"in_dim": encoders[encoder].out_dim}
+            made[name] = self.part(f"detokenizers.{name}", DETOKENIZERS, node, **dims)
+            made[name].node = name
+        return made
+
+    def tune(self, model: UnifiedModel, index: int, node: Any) -> Any:
+        """Build and apply one tuner."""
+        on = "backbone"
+        if isinstance(node, Mapping):
+            on = node.get("on", on)
+            node = {key: value for key, value in node.items() if key != "on"}
+        tuner = self.part(f"tuners.{index}", TUNERS, node)
+        try:
+            target = model.get_submodule(on)
+        except AttributeError as error:
+            raise RecipeError([Fault(f"model.tuners.{index}.on", f"no module named {on!r} in the model")]) from error
+        with part_seed(self.seed, f"tuners.{index}.weights"):
+            tuner.apply(target)
+        return tuner
+
+    def _wire(self, side: str, name: str, node: Any, default: str) -> None:
+        given = node if isinstance(node, Mapping) else {}
+        source = given.get("from")
+        if source is not None and "." not in source:
+            source = f"encoders.{source}"
+        self.wiring[f"{side}.{name}"] = Wiring(kind=given.get("kind", name), source=source or default)
+
+    def _source(self, side: str, name: str, node: Any, encoders: Mapping[str, Encoder], default: str) -> str:
+        source = (node.get("from") if isinstance(node, Mapping) else None) or default
+        source = source.removeprefix("encoders.")
+        if source not in encoders:
+            raise _unknown(f"model.{side}.{name}.from", source, list(encoders))
+        return source
+
+    def _head_encoder(self, name: str, node: Any, encoders: Mapping[str, Encoder]) -> str | None:
+        """Encoder node whose width a head needs: `from:`, else `target:`, else its own name, else the only one."""
+        given = node if isinstance(node, Mapping) else {}
+        chosen = given.get("from") or given.get("target")
+        if chosen is not None:
+            return self._source("heads", name, {"from": chosen}, encoders, default=name)
+        if name in encoders:
+            return name
+        return next(iter(encoders)) if len(encoders) == 1 else None
+
+    def _target_of(self, head: Any, encoders: Mapping[str, Encoder]) -> str | None:
+        """Width of a head's predictions = that of its target encoder; `task_tokens` predicts nothing."""
+        return head.target or (next(iter(encoders)) if len(encoders) == 1 else None)
+
+
+def _unknown(path: str, name: str, known: Sequence[str]) -> RecipeError:
+    return RecipeError([Fault(path, unknown("node", name, known))])

@@ -1,0 +1,192 @@
+"""Samples -> prompts -> answers: what was asked, what should have been said, and what was said.
+
+The truth of an answer is the sample's own assistant turn, written and parsed by the functions that write and parse the
+model's replies; so every metric compares like with like. Baselines are made here too: the same prompts with blanked
+media, the true calls, and random calls.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from mmunify.data.pictures import read_picture
+from mmunify.errors import DataError
+from mmunify.tokens import ParsedReply, TokenRegistry, format_call, parse_reply
+from mmunify.types import Box, Media, ModelSpec, Output, Region, Sample, TaskCall, Text, Turn
+
+BLANK = 128
+"""Grey value of a blanked picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A sample cut before one assistant turn.
+
+    Attributes:
+        sample: what the model sees: turns up to the user's, no task, no facts.
+        whole: the sample that it was cut from, with task and facts.
+        truth: the assistant turn that should follow.
+        extent: (width, height) of the first picture; None without one.
+    """
+
+    sample: Sample
+    whole: Sample
+    truth: Turn
+    extent: tuple[int, int] | None = None
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """The media that the user gave, in order."""
+        return tuple(part for turn in self.sample.turns for part in turn.parts if isinstance(part, Media))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One reply to one prompt, read.
+
+    Attributes:
+        prompt: what was asked.
+        text: everything that the model wrote.
+        reply: the text, parsed.
+        truth: the true reply, parsed.
+        asked, given: names of the tasks and output slots, in order, of the truth and of the reply.
+        predictions: output node -> what its head predicted.
+    """
+
+    prompt: Prompt
+    text: str
+    reply: ParsedReply
+    truth: ParsedReply
+    asked: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    predictions: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Ground truth of the sample."""
+        return self.prompt.whole.facts
+
+    @property
+    def task(self) -> str:
+        """Task of the sample."""
+        return self.prompt.whole.task
+
+
+def make_prompt(sample: Sample, choice: int = 0) -> Prompt:
+    """Cut a sample before one of its assistant turns.
+
+    Args:
+        sample: a whole conversation.
+        choice: which assistant turn, modulo their number; earlier ones stay in the prompt as they should have been.
+
+    Raises:
+        DataError: the sample has no assistant turn.
+    """
+    turns = [index for index, turn in enumerate(sample.turns) if turn.role == "assistant"]
+    if not turns:
+        raise DataError(f"sample {sample.id!r} has no assistant turn, so there is nothing to compare a reply with")
+    cut = turns[choice % len(turns)]
+    # neither task nor facts reach the model: at inference nobody tells it what is tested
+    prompt = Prompt(sample=Sample(turns=sample.turns[:cut], id=sample.id), whole=sample, truth=sample.turns[cut])
+    pictures = [medium for medium in prompt.media if medium.kind == "image"]
+    return replace(prompt, extent=read_picture(pictures[0].source).size) if pictures else prompt
+
+
+def blank_media(prompt: Prompt) -> Prompt:
+    """The same prompt with every picture replaced by a grey one of its size."""
+
+    def blank(part: Text | Media | Output) -> Text | Media | Output:
+        if not isinstance(part, Media) or part.kind != "image":
+            return part
+        width, height = read_picture(part.source).size
+        return replace(part, source=np.full((height, width, 3), BLANK, dtype=np.uint8))
+
+    turns = tuple(replace(turn, parts=tuple(map(blank, turn.parts))) for turn in prompt.sample.turns)
+    return replace(prompt, sample=replace(prompt.sample, turns=turns))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerReader:
+    """Turns texts into answers, for one model: its tokens, and which outputs fill slots instead of calling."""
+
+    tokens: TokenRegistry
+    spec: ModelSpec = field(default_factory=ModelSpec)
+
+    def read(self, prompt: Prompt, text: str, predictions: Mapping[str, Any] | None = None) -> Answer:
+        """Parse a reply and the truth beside it."""
+        reply = parse_reply(text, extent=prompt.extent, registry=self.tokens)
+        true_text = self.write(prompt.truth, prompt.extent)
+        return Answer(
+            prompt=prompt,
+            text=text,
+            reply=reply,
+            truth=parse_reply(true_text, extent=prompt.extent, registry=self.tokens),
+            asked=self._names(true_text),
+            given=self._names(text),
+            predictions=predictions or {},
+        )
+
+    def write(self, turn: Turn, extent: tuple[int, int] | None) -> str:
+        """A turn as the model should write it: words, calls, and empty output pairs where a head fills slots."""
+        words = []
+        for part in turn.parts:
+            if isinstance(part, Text):
+                words.append(part.text)
+            elif isinstance(part, Output):
+                words.append(self._write_output(part, extent))
+        return "".join(words)
+
+    def _write_output(self, output: Output, extent: tuple[int, int] | None) -> str:
+        if output.kind in self._slotted():
+            return "".join(self.tokens.output_pair(output.kind))
+        return format_call(output.call, extent, self.tokens) if output.call is not None else ""
+
+    def _slotted(self) -> set[str]:
+        """Kinds of output that a head of this model makes in slots."""
+        return {node.kind for node in self.spec.outputs.values() if node.slot is not None and not node.slot.as_text}
+
+    def _names(self, text: str) -> tuple[str, ...]:
+        """Tasks and output slots that a text opens, in order."""
+        opens = {self.tokens.pair(task)[0]: task for task in self.tokens.task_names}
+        opens |= {self.tokens.output_pair(kind)[0]: kind for kind in self._slotted()}
+        found = [(text.find(tag, at), name) for tag, name in opens.items() for at in _starts(text, tag)]
+        return tuple(name for _, name in sorted(found))
+
+    def with_calls(self, answer: Answer, calls: Sequence[TaskCall]) -> Answer:
+        """The same answer as if the model had written these calls."""
+        given = tuple(call.task for call in calls)
+        return replace(answer, reply=ParsedReply(calls=tuple(calls)), given=given, predictions={})
+
+
+def true_calls(answers: Sequence[Answer], reader: AnswerReader) -> list[Answer]:
+    """Every answer with the calls that it should have had: the experts' ceiling."""
+    return [reader.with_calls(answer, answer.truth.calls) for answer in answers]
+
+
+def random_calls(answers: Sequence[Answer], reader: AnswerReader, seed: int = 0) -> list[Answer]:
+    """Every answer with the calls of another sample of its task, their boxes moved to random places: chance."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for answer in answers:
+        others = [other for other in answers if other.task == answer.task and other is not answer] or [answer]
+        donor = others[rng.integers(len(others))]
+        calls = [replace(call, regions=tuple(_moved(r, rng) for r in call.regions)) for call in donor.truth.calls]
+        made.append(reader.with_calls(answer, calls))
+    return made
+
+
+def _moved(region: Region, rng: np.random.Generator) -> Region:
+    """A region at a place drawn uniformly from those where it fits."""
+    if region.box is None:
+        return region
+    width, height = region.box[2] - region.box[0], region.box[3] - region.box[1]
+    x, y = float(rng.uniform(0, 1 - width)), float(rng.uniform(0, 1 - height))
+    box: Box = (x, y, x + width, y + height)
+    return replace(region, box=box)
+
+
+def _starts(text: str, tag: str) -> list[int]:
+    """Where a tag begins, every time."""
+    return [at for at in range(len(text)) if text.startswith(tag, at)]

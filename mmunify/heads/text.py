@@ -1,0 +1,67 @@
+"""The text head: next-token loss at supervised positions, and nowhere else."""
+
+from collections.abc import Mapping
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mmunify.parts import Head, Unembed
+from mmunify.registry import HEADS
+from mmunify.types import Batch, Features, HeadOutput, Hidden, SlotSpec
+
+
+@HEADS.register("text")
+class TextHead(Head):
+    """Words, task tokens and grounding tokens: all are rows of the vocabulary.
+
+    Logits exist for n supervised positions alone, never for [B T V]; and for at most `chunk` of them at a time,
+    the rest is recomputed in the backward pass.
+
+    Args:
+        chunk: supervised positions whose logits are held at once.
+        label_smoothing: as in `torch.nn.functional.cross_entropy`.
+    """
+
+    def __init__(self, chunk: int = 4096, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.chunk, self.label_smoothing = chunk, label_smoothing
+
+    @property
+    def spec(self) -> SlotSpec | None:
+        """Text needs no slot."""
+        return None
+
+    def forward(
+        self, hidden: Hidden | None, batch: Batch, features: Mapping[str, Features], unembed: Unembed | None
+    ) -> HeadOutput:
+        """Cross-entropy summed over the supervised tokens.
+
+        `hidden.last` is (B, T, D); position t predicts `batch.labels[:, t + 1]`. Predictions: "correct", the number
+        of tokens that were the most likely ones.
+        """
+        if hidden is None or unembed is None:
+            raise TypeError("the text head needs a backbone; this model has none")
+        supervised = batch.labels[:, 1:] != -100
+        states, targets = hidden.last[:, :-1][supervised], batch.labels[:, 1:][supervised]
+        loss, correct = states.sum() * 0.0, targets.new_zeros(())
+        pieces = zip(states.split(self.chunk), targets.split(self.chunk), strict=True) if len(targets) else ()
+        for some_states, some_targets in pieces:
+            if len(targets) > self.chunk and states.requires_grad:
+                part, hits = checkpoint(self._loss, some_states, some_targets, unembed, use_reentrant=False)
+            else:
+                part, hits = self._loss(some_states, some_targets, unembed)
+            loss, correct = loss + part, correct + hits
+        return HeadOutput(
+            losses={"cross_entropy": loss},
+            counts={"cross_entropy": supervised.sum()},
+            predictions={"correct": correct},
+        )
+
+    def _loss(
+        self, states: Float[Tensor, "n D"], targets: Int[Tensor, "n"], unembed: Unembed
+    ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+        logits = unembed(states).float()
+        loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=self.label_smoothing)
+        return loss, (logits.argmax(-1) == targets).sum()

@@ -1,0 +1,222 @@
+"""The typed head of a recipe. Nodes (`{name: ..., **kwargs}`) are free here: signatures are their schema."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from fnmatch import fnmatchcase
+from typing import Any, get_args, get_type_hints
+
+from omegaconf import MISSING as REQUIRED
+
+from mmunify.faults import Fault, did_you_mean
+from mmunify.signature import fits, type_name
+
+SCHEDULES = ("cosine", "linear", "constant")
+MIXES = ("sample", "source", "task")
+
+
+def _list() -> Any:
+    return field(default_factory=list)
+
+
+def _dict() -> Any:
+    return field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class ParameterGroup:
+    """Parameters with their own rate: `{match: glob, lr: ..., weight_decay: ...}`; what is left out is the stage's."""
+
+    match: str = REQUIRED
+    lr: float | None = field(default=None, metadata={"above": 0})
+    weight_decay: float | None = field(default=None, metadata={"least": 0})
+
+
+@dataclass(kw_only=True)
+class Optim:
+    """The optimiser of a stage.
+
+    Attributes:
+        name: of the optimiser.
+        lr: peak rate.
+        weight_decay: of tensors with two or more dimensions.
+        betas: of AdamW.
+        warmup: steps of the linear warm-up, or their share of the stage when below 1.
+        schedule: what follows the warm-up.
+        floor: share of the peak rate that is left at the last step.
+        groups: see `ParameterGroup`; the last one that matches a parameter decides.
+    """
+
+    name: str = field(default="adamw", metadata={"choices": ("adamw",)})
+    lr: float = field(default=1e-3, metadata={"above": 0})
+    weight_decay: float = field(default=0.0, metadata={"least": 0})
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    warmup: float = field(default=0.03, metadata={"least": 0})
+    schedule: str = field(default="cosine", metadata={"choices": SCHEDULES})
+    floor: float = field(default=0.0, metadata={"least": 0})
+    groups: list[dict[str, Any]] = field(default_factory=list, metadata={"items": ParameterGroup})
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """What learns, on which data, for how long.
+
+    Attributes:
+        name: of the stage; overrides may use it (`stages.adapt.steps=10`).
+        learns: ordered globs over clean parameter names; the last match wins, `!` excludes.
+        steps: optimiser steps.
+        batch_size: samples per step and process.
+        data: `{name: ..., weight: ..., **kwargs}` nodes of data sets; with `mix: source` a node may have a `batch_size`.
+        mix: what one batch may hold: any "sample", samples of one "source", or of one "task".
+        optim: see `Optim`.
+        weights: loss weights that differ from the model's; a head of weight 0 is not run.
+        model: overrides of the recipe's model, from this stage on.
+        fresh: globs of tensors that the hand-over may start anew.
+        accumulate: batches per step.
+        clip: largest gradient norm; 0 = no clipping.
+        allow_idle: globs of learning tensors that may stay without a gradient.
+        precision: Lightning's, for this stage alone.
+        num_workers: processes that prepare data.
+    """
+
+    name: str = REQUIRED
+    learns: list[str] = _list()
+    steps: int = field(default=REQUIRED, metadata={"above": 0})  # type: ignore[assignment]
+    batch_size: int = field(default=8, metadata={"above": 0})
+    data: list[dict[str, Any]] = _list()
+    mix: str = field(default="sample", metadata={"choices": MIXES})
+    optim: Optim = field(default_factory=Optim)
+    weights: dict[str, float] = _dict()
+    model: dict[str, Any] = _dict()
+    fresh: list[str] = _list()
+    accumulate: int = field(default=1, metadata={"above": 0})
+    clip: float = field(default=1.0, metadata={"least": 0})
+    allow_idle: list[str] = _list()
+    precision: str | None = None
+    num_workers: int = field(default=0, metadata={"least": 0})
+
+    def selects(self, name: str) -> bool:
+        """Whether a parameter of this clean name learns in the stage."""
+        learns = False
+        for glob in self.learns:
+            if fnmatchcase(name, glob.removeprefix("!")):
+                learns = not glob.startswith("!")
+        return learns
+
+
+@dataclass(kw_only=True)
+class ModelNodes:
+    """The nodes of the model, as `mmunify.compose.compose` takes them."""
+
+    encoders: dict[str, Any] = _dict()
+    adapters: dict[str, Any] = _dict()
+    backbone: dict[str, Any] | None = None
+    tuners: list[dict[str, Any]] = _list()
+    heads: dict[str, Any] = _dict()
+    detokenizers: dict[str, Any] = _dict()
+    weights: dict[str, float] = _dict()
+
+
+@dataclass(kw_only=True)
+class Tokens:
+    """Special tokens: one pair per task, one pair for grounding."""
+
+    tasks: list[str] = _list()
+    grounding: str = "box"
+
+
+@dataclass(kw_only=True)
+class Evaluation:
+    """What `mmunify eval` runs by default: protocols by name (none given = all), samples per protocol."""
+
+    protocols: list[str] = _list()
+    num_samples: int = field(default=200, metadata={"above": 0})
+
+
+@dataclass(kw_only=True)
+class RecipeFields:
+    """The typed head of a recipe.
+
+    Attributes:
+        name: of the recipe; default: its file's.
+        seed: of everything that is random.
+        imports: modules with the user's parts: module names, or `.py` files relative to the recipe.
+        chat: name of the chat template.
+        max_length: longest sequence, in tokens.
+        model, tokens, stages, evaluate: see their classes.
+        experts: task -> node of the expert that answers it.
+        trainer: handed to `lightning.Trainer`.
+        out: folder of the run; default: `runs/<name>`.
+    """
+
+    name: str = ""
+    seed: int = 0
+    imports: list[str] = _list()
+    chat: str = "vicuna"
+    max_length: int = field(default=2048, metadata={"above": 0})
+    model: ModelNodes = field(default_factory=ModelNodes)
+    tokens: Tokens = field(default_factory=Tokens)
+    experts: dict[str, Any] = _dict()
+    stages: list[Stage] = _list()
+    trainer: dict[str, Any] = _dict()
+    evaluate: Evaluation = field(default_factory=Evaluation)
+    out: str | None = None
+
+
+def typed(cls: type, data: Any, path: str = "") -> tuple[dict[str, Any], list[Fault]]:
+    """Check plain data against a schema class.
+
+    Returns:
+        The data without what is wrong with it (defaults take its place), and all faults.
+    """
+    if not isinstance(data, Mapping):
+        return {}, [Fault(path, f"wants keys {', '.join(_names(cls))}; got {data!r}")]
+    known, hints = {f.name: f for f in fields(cls)}, get_type_hints(cls)
+    clean: dict[str, Any] = {}
+    faults = [_unknown_key(_join(path, key), str(key), list(known)) for key in data if key not in known]
+    for name, entry in known.items():
+        at, value = _join(path, name), data.get(name)
+        if value is not None:
+            kept, found = _typed_value(hints[name], value, at, entry.metadata)
+            faults += found
+            if kept is not None:
+                clean[name] = kept
+        elif entry.default == REQUIRED:
+            faults.append(Fault(at, f"required and not given; wants {type_name(hints[name])}"))
+    return clean, faults
+
+
+def _typed_value(hint: Any, value: Any, path: str, rules: Mapping[str, Any]) -> tuple[Any, list[Fault]]:
+    """The value as far as it is right (None = not at all), and its faults."""
+    item = rules.get("items") or next((arg for arg in get_args(hint) if is_dataclass(arg)), None)
+    if is_dataclass(hint):
+        return typed(hint, value, path)  # type: ignore[arg-type]
+    if not fits(value, hint):
+        return None, [Fault(path, f"wants {type_name(hint)}, got {value!r}")]
+    if item is not None:
+        pairs = [typed(item, each, _join(path, index)) for index, each in enumerate(value)]
+        return [clean for clean, _ in pairs], [fault for _, faults in pairs for fault in faults]
+    broken = _broken_rule(value, rules)
+    return (None, [Fault(path, broken)]) if broken else (value, [])
+
+
+def _broken_rule(value: Any, rules: Mapping[str, Any]) -> str:
+    if "choices" in rules and value not in rules["choices"]:
+        known = rules["choices"]
+        return f"no choice {value!r}{did_you_mean(value, known)} Known: {', '.join(known)}"
+    if "above" in rules and not value > rules["above"]:
+        return f"must be above {rules['above']}, got {value!r}"
+    if "least" in rules and not value >= rules["least"]:
+        return f"must be at least {rules['least']}, got {value!r}"
+    return ""
+
+
+def _unknown_key(path: str, key: str, known: list[str]) -> Fault:
+    return Fault(path, f"no key {key!r}{did_you_mean(key, known)} Known: {', '.join(known)}")
+
+
+def _names(cls: type) -> list[str]:
+    return [entry.name for entry in fields(cls)]
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)

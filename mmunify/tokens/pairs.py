@@ -1,0 +1,114 @@
+"""The strings: which special tokens a model has. Everything is an open/close pair `<name>` `</name>`, but the slot."""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from mmunify.errors import TokenError
+from mmunify.registry import did_you_mean
+
+SLOT = "slot"
+OUTPUT_NAMES = {"image": "img", "video": "vid", "audio": "aud"}
+GROUNDED_TASKS = frozenset({"segment", "remove", "recolor", "replace", "layout_to_image"})
+DIGIT_TASKS = ("segment", "edit", "remove", "recolor", "replace", "layout_to_image", "generate_image")
+
+TAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True)
+class TokenRegistry:
+    """The special tokens of one model, all in open/close pairs `<name>` `</name>`.
+
+    Args:
+        tasks: names of the tasks whose calls the model writes.
+        grounding: name of the grounding pair.
+        kinds: kinds of media; "image" gives the input pair `<image>` and the output pair `<img>`.
+        grounded: tasks whose calls need at least one region; those that are not in `tasks` don't matter.
+        max_boxes: most boxes of one call (GLIGEN takes 30).
+
+    Raises:
+        TokenError: a name that cannot be a tag, or that is used twice.
+    """
+
+    tasks: Sequence[str] = ()
+    grounding: str = "box"
+    kinds: Sequence[str] = ("image",)
+    grounded: Collection[str] = GROUNDED_TASKS
+    max_boxes: int = 30
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "kinds"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "grounded", frozenset(self.grounded))
+        names = [SLOT, *self._media_names(), *self._output_names(), self.grounding, *self.tasks]
+        for name in names:
+            if not TAG_NAME.fullmatch(name):
+                raise TokenError(
+                    f"{name!r} cannot be a tag: letters, digits and _ are allowed, a letter first, 64 at most"
+                )
+            if names.count(name) > 1:
+                raise TokenError(f"the tag <{name}> is taken twice, among tasks, grounding and media: {names}")
+
+    def groups(self) -> dict[str, list[str]]:
+        """All strings that a tokenizer needs, by group; every string is in exactly one group."""
+        return {
+            "media": [f"<{SLOT}>", *_tags(self._media_names())],
+            "outputs": _tags(self._output_names()),
+            "tasks": _tags(self.task_names),
+            "grounding": _tags((self.grounding,)),
+        }
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks, in the order of their indices."""
+        return tuple(self.tasks)
+
+    @property
+    def slot(self) -> str:
+        """The string whose id stands at every slot position."""
+        return f"<{SLOT}>"
+
+    def pair(self, name: str) -> tuple[str, str]:
+        """Opening and closing string of a task, the grounding, an input kind or an output name ("img").
+
+        Raises:
+            TokenError: no such pair.
+        """
+        known = [*self.tasks, self.grounding, *self._media_names(), *self._output_names()]
+        if name not in known:
+            raise TokenError(f"no token pair named {name!r}{did_you_mean(name, known)} Known: {', '.join(known)}")
+        return f"<{name}>", f"</{name}>"
+
+    def output_pair(self, kind: str) -> tuple[str, str]:
+        """Strings around the output slots of a kind of medium: `<img>`, `</img>` for "image"."""
+        return self.pair(_output_name(kind))
+
+    def task_index(self, name: str) -> int:
+        """Row of a task in the task table: 1 for the first one; 0 for samples without a task of the registry."""
+        return self.task_names.index(name) + 1 if name in self.tasks else 0
+
+    def requires_regions(self, task: str) -> bool:
+        """Whether a call of this task is incomplete without a grounding pair."""
+        return task in self.grounded
+
+    def is_media(self, name: str) -> bool:
+        """Whether `<name>` is a media string (input, output or slot)."""
+        return name in (SLOT, *self._media_names(), *self._output_names())
+
+    def _media_names(self) -> tuple[str, ...]:
+        return tuple(self.kinds)
+
+    def _output_names(self) -> tuple[str, ...]:
+        return tuple(_output_name(kind) for kind in self.kinds)
+
+
+def _output_name(kind: str) -> str:
+    return OUTPUT_NAMES.get(kind, f"out_{kind}")
+
+
+def _tags(names: Sequence[str]) -> list[str]:
+    return [tag for name in names for tag in (f"<{name}>", f"</{name}>")]
+
+
+DEFAULT_TOKENS = TokenRegistry(tasks=DIGIT_TASKS, kinds=("image", "video", "audio"))
+"""All tasks of the digit world and all kinds of media: what `format_*` and `parse_reply` use without a registry."""

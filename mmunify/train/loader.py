@@ -1,0 +1,148 @@
+"""From a mixture to the windows of one stage: which sample goes to which rank, in which step, resumable exactly."""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mmunify.errors import UserError
+from mmunify.types import Batch, Sample
+
+
+class SampleSequence(Protocol):
+    """An endless sequence of samples, such as a `Mixture`."""
+
+    def __getitem__(self, k: int) -> Sample:
+        """Sample k, the same each time."""
+        ...
+
+
+class BatchMaker(Protocol):
+    """What makes batches of samples, such as a `Processor`."""
+
+    def encode(self, sample: Sample) -> Any:
+        """Lay one sample out."""
+        ...
+
+    def collate(self, examples: Sequence[Any]) -> Batch:
+        """Join laid out samples."""
+        ...
+
+
+class Window:
+    """The batches of one optimiser step on one rank; more than one when gradients accumulate.
+
+    A plain object with `to` and `pin_memory`: what moves data to devices takes it as a whole.
+    """
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.batches = tuple(batches)
+
+    def to(self, *args: Any, **kwargs: Any) -> "Window":
+        """Move every batch, as `Tensor.to` does."""
+        return Window([batch.to(*args, **kwargs) for batch in self.batches])
+
+    def pin_memory(self) -> "Window":
+        """Pin every batch."""
+        return Window([batch.pin_memory() for batch in self.batches])
+
+    @property
+    def sample_ids(self) -> list[str]:
+        """Ids of all samples inside."""
+        return [name for batch in self.batches for name in batch.sample_ids]
+
+
+class WindowLoader:
+    """The windows of a stage, one per optimiser step.
+
+    A step takes `batch_size` consecutive samples of the sequence, whatever the number of ranks and of batches that it
+    is split into: step s takes samples s * batch_size and on; batch a of rank r takes the a-th share of the r-th share.
+
+    Args:
+        samples: the sequence.
+        processor: makes batches.
+        batch_size: samples of one optimiser step, over all ranks.
+        steps: windows of the stage.
+        accumulate: batches that a rank's share of a step is split into.
+        rank, world: of this process.
+        num_workers: processes that read ahead; 0 = this one reads.
+        pin_memory: whether batches are pinned for copies to a GPU.
+
+    Raises:
+        UserError: `batch_size` isn't a multiple of world * accumulate.
+    """
+
+    def __init__(
+        self,
+        samples: SampleSequence,
+        processor: BatchMaker,
+        *,
+        batch_size: int,
+        steps: int,
+        accumulate: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        if batch_size % (world * accumulate):
+            raise UserError(
+                f"batch_size {batch_size} counts the samples of one step over all processes, so it must be a multiple of "
+                f"processes * accumulate = {world} * {accumulate}"
+            )
+        self.samples, self.processor = samples, processor
+        self.batch_size, self.steps, self.accumulate = batch_size, steps, accumulate
+        self.rank, self.world = rank, world
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.position = 0
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Window]:
+        batches = iter(self._dataloader())
+        while self.position < self.steps:
+            window = Window(list(islice(batches, self.accumulate)))
+            self.position += 1
+            yield window
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the run is: the number of windows that were handed out."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on behind the windows that were handed out."""
+        self.position = state["position"]
+
+    def indices(self, step: int) -> list[list[int]]:
+        """Sample numbers of every batch of one step on this rank."""
+        share = self.batch_size // self.world
+        size = share // self.accumulate
+        first = step * self.batch_size + self.rank * share
+        return [list(range(first + a * size, first + (a + 1) * size)) for a in range(self.accumulate)]
+
+    def _dataloader(self) -> DataLoader:
+        batches = [batch for step in range(self.position, self.steps) for batch in self.indices(step)]
+        # Forked workers share this process's memory: no second import of torch, no copy of the data set.
+        forks = self.num_workers and "fork" in multiprocessing.get_all_start_methods() and not torch.cuda.is_initialized()
+        return DataLoader(
+            _Encoded(self.samples, self.processor),
+            batch_sampler=batches,  # type: ignore[arg-type]
+            collate_fn=self.processor.collate,
+            num_workers=self.num_workers,
+            multiprocessing_context="fork" if forks else None,
+            pin_memory=self.pin_memory,
+        )
+
+
+class _Encoded(Dataset):
+    """Samples by number, laid out."""
+
+    def __init__(self, samples: SampleSequence, processor: BatchMaker) -> None:
+        self.samples, self.processor = samples, processor
+
+    def __getitem__(self, k: int) -> Any:
+        return self.processor.encode(self.samples[k])

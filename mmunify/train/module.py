@@ -1,0 +1,270 @@
+"""The Lightning module that runs any stage: losses as global sums over global counts, one optimiser step per window."""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor, nn
+
+from mmunify.errors import TrainingError
+from mmunify.train.learns import clean_name, set_modes
+from mmunify.train.loader import Window
+from mmunify.train.optim import ScheduleName, build_adamw, parameter_groups, rate_factor, set_rates
+from mmunify.types import Batch, StepReport
+
+MAX_DROPPED = 10
+"""Steps in a row that may be dropped for a loss or a gradient that isn't finite."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePlan:
+    """What the module needs to know of a stage, as plain data.
+
+    Attributes:
+        name: of the stage.
+        index: its place in the recipe, from 0.
+        steps: optimiser steps.
+        seed: of the run.
+        first_step: steps of the run before this stage.
+        lr, weight_decay, betas, warmup, schedule, floor, groups: see `optim`.
+        clip: largest norm of the gradient; None = no limit.
+    """
+
+    name: str
+    steps: int
+    index: int = 0
+    seed: int = 0
+    first_step: int = 0
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup: float = 0.0
+    schedule: ScheduleName = "cosine"
+    floor: float = 0.0
+    groups: tuple[Mapping[str, Any], ...] = ()
+    clip: float | None = None
+
+
+@dataclass(slots=True)
+class StepTotals:
+    """Sums and counts of one optimiser step over all ranks and all batches of the window, by loss."""
+
+    sums: dict[str, float]
+    counts: dict[str, float]
+
+    def mean(self, name: str) -> float:
+        """The loss itself."""
+        return self.sums[name] / max(1.0, self.counts[name])
+
+
+class StageModule(pl.LightningModule):
+    """Runs one stage.
+
+    A loss is a sum over all ranks and all batches of the window, divided by the count over the same. When gradients
+    accumulate, the counts are needed before the first backward pass, so a forward pass without gradients counts first.
+
+    Every step reseeds all generators with (seed, step, rank): a resumed run draws what an uninterrupted one draws.
+
+    Args:
+        model: answers a `Batch` with a `StepReport`; what learns must have been applied.
+        plan: the stage.
+        loader: its windows.
+    """
+
+    def __init__(self, model: nn.Module, plan: StagePlan, loader: Any) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = False  # checkpoints hold what learns; the rest comes from the recipe and earlier stages
+        self.model, self.plan, self.loader = model, plan, loader
+        self.curve: list[float] = []
+        self.num_dropped, self.dropped_in_row = 0, 0
+        self.step_metrics: dict[str, float] = {}
+
+    # --------------------------------------------------------------------------------------- Lightning's hooks
+
+    def train_dataloader(self) -> Any:
+        """The stage's windows."""
+        return self.loader
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over what learns."""
+        plan = self.plan
+        groups = parameter_groups(
+            self.model,
+            lr=plan.lr,
+            weight_decay=plan.weight_decay,
+            groups=plan.groups,
+            path=f"stages.{plan.name}.optim",
+        )
+        return build_adamw(groups, plan.betas)
+
+    def on_train_start(self) -> None:
+        """Frozen dropout and normalisation stay in eval mode."""
+        set_modes(self.model)
+
+    def training_step(self, window: Window, batch_idx: int) -> Tensor:
+        """One optimiser step over a window; returns the detached loss."""
+        reseed(self.plan.seed, self.plan.first_step + batch_idx, self.global_rank)
+        batches = [self._stamp(batch, batch_idx) for batch in window.batches]
+        optimizer: Any = self.optimizers()
+        factor = self._rate_factor(batch_idx)
+        set_rates(optimizer, factor)
+        optimizer.zero_grad()
+        totals = self._backward(batches)
+        norm = self._clip(optimizer)
+        loss = self._log(totals, window, norm, factor)
+        if np.isfinite(loss) and np.isfinite(norm):
+            optimizer.step()
+            self.dropped_in_row = 0
+        else:
+            self._drop(window, loss, norm, optimizer)
+        return torch.tensor(loss)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the learning parameters and the buffers, drop the rest of the weights; add the loss curve."""
+        frozen = {f"model.{name}" for name, p in self._named_parameters() if not p.requires_grad}
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if name not in frozen}
+        checkpoint["mmunify"] = {
+            "curve": list(self.curve),
+            "num_dropped": self.num_dropped,
+            "dropped_in_row": self.dropped_in_row,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the loss curve back."""
+        saved = checkpoint["mmunify"]
+        self.curve = list(saved["curve"])
+        self.num_dropped, self.dropped_in_row = saved["num_dropped"], saved["dropped_in_row"]
+
+    # --------------------------------------------------------------------------------------- one step
+
+    def _stamp(self, batch: Batch, batch_idx: int) -> Batch:
+        return replace(batch, seed=self.plan.seed, step=self.plan.first_step + batch_idx)
+
+    def _rate_factor(self, batch_idx: int) -> float:
+        plan = self.plan
+        return rate_factor(batch_idx, plan.steps, warmup=plan.warmup, schedule=plan.schedule, floor=plan.floor)
+
+    def _backward(self, batches: list[Batch]) -> StepTotals:
+        """Gradients of the window's loss. Ranks average their gradients, so each contributes `world` times its share."""
+        if len(batches) == 1:
+            report = self.model(batches[0])
+            totals = self._gather([report])
+            self.manual_backward(self._share(report, totals, 1))
+            return totals
+        counts = self._gather([self._count(batch) for batch in batches]).counts
+        reports = []
+        for place, batch in enumerate(batches):
+            report = self.model(batch)
+            with self._sync(place == len(batches) - 1):
+                self.manual_backward(self._share(report, StepTotals({}, counts), len(batches)))
+            reports.append(replace(report, losses={k: v.detach() for k, v in report.losses.items()}, outputs={}))
+        return self._gather(reports)
+
+    def _count(self, batch: Batch) -> StepReport:
+        with torch.no_grad():
+            return self.model(batch)
+
+    def _share(self, report: StepReport, totals: StepTotals, num_batches: int) -> Tensor:
+        """This batch's part of the window's loss, on this rank."""
+        world = self.trainer.world_size
+        terms = [
+            report.weights[name] * loss * (world / max(1.0, totals.counts[name])) for name, loss in report.losses.items()
+        ]
+        terms += [value / num_batches for value in report.aux.values()]
+        if not terms:
+            raise TrainingError(f"stage {self.plan.name!r}: the model reports no loss; give at least one head a weight")
+        return torch.stack([term.reshape(()).float() for term in terms]).sum()
+
+    def _gather(self, reports: list[StepReport]) -> StepTotals:
+        """Sums and counts over the reports of all ranks. Auxiliary scalars are averaged: "aux/name" with its count."""
+        totals = StepTotals({}, {})
+        for entries in _exchange([_entries(report) for report in reports], self.trainer.world_size):
+            for name, (total, count) in entries.items():
+                totals.sums[name] = totals.sums.get(name, 0.0) + total
+                totals.counts[name] = totals.counts.get(name, 0.0) + count
+        self._weights = {name: weight for report in reports for name, weight in report.weights.items()}
+        return totals
+
+    @contextmanager
+    def _sync(self, last: bool) -> Iterator[None]:
+        """Ranks exchange gradients in the last backward pass of a window alone."""
+        strategy = self.trainer.strategy
+        waits = isinstance(strategy, ParallelStrategy) and not last
+        with strategy.block_backward_sync() if waits else nullcontext():  # type: ignore[attr-defined]
+            yield
+
+    def _clip(self, optimizer: Any) -> float:
+        """Norm of the gradient over all that learns; clipped when the stage says so."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        limit = self.plan.clip if self.plan.clip is not None else float("inf")
+        return float(nn.utils.clip_grad_norm_(parameters, limit, error_if_nonfinite=False))
+
+    def _drop(self, window: Window, loss: float, norm: float, optimizer: Any) -> None:
+        """Leave a step out; give up after too many in a row.
+
+        Raises:
+            TrainingError: with the samples of the last step, over all ranks.
+        """
+        optimizer.zero_grad()
+        self.num_dropped += 1
+        self.dropped_in_row += 1
+        if self.dropped_in_row < MAX_DROPPED:
+            return
+        ids = [name for part in _exchange([window.sample_ids], self.trainer.world_size) for name in part]
+        raise TrainingError(
+            f"stage {self.plan.name!r}: {MAX_DROPPED} steps in a row without a finite loss and gradient (last loss {loss}, "
+            f"gradient norm {norm}); samples of the last step: {', '.join(ids)}. Lower optim.lr, set clip, or check them"
+        )
+
+    # --------------------------------------------------------------------------------------- telemetry
+
+    def _log(self, totals: StepTotals, window: Window, norm: float, factor: float) -> float:
+        """Log the step; returns its loss over all ranks."""
+        means = {name: totals.mean(name) for name in totals.sums}
+        loss = sum(self._weights.get(name, 1.0) * mean for name, mean in means.items())
+        self.curve.append(loss)
+        valid = sum(int(batch.attention.valid.sum()) for batch in window.batches)
+        places = sum(batch.attention.valid.numel() for batch in window.batches)
+        self.step_metrics = {
+            "loss": loss,
+            **{f"loss/{name}": mean for name, mean in means.items()},
+            "lr": self.plan.lr * factor,
+            "grad_norm": norm,
+            "tokens": float(valid),
+            "padding": 1 - valid / places if places else 0.0,
+        }
+        self.log_dict(self.step_metrics, batch_size=window.batches[0].batch_size)
+        return loss
+
+    def _named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.model.named_parameters(remove_duplicate=False)
+
+
+def reseed(seed: int, step: int, rank: int = 0) -> None:
+    """Seed Python, NumPy and torch with (seed, step, rank)."""
+    words = np.random.SeedSequence([seed, step, rank]).generate_state(2)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[0]))
+    torch.manual_seed((int(words[0]) << 32) | int(words[1]))
+
+
+def _entries(report: StepReport) -> dict[str, tuple[float, float]]:
+    entries = {name: (float(loss), float(report.counts[name])) for name, loss in report.losses.items()}
+    return entries | {f"aux/{name}": (float(value), 1.0) for name, value in report.aux.items()}
+
+
+def _exchange(items: list[Any], world: int) -> list[Any]:
+    """The items of all ranks, in the order of the ranks."""
+    if world == 1:
+        return items
+    gathered: list[Any] = [None] * world
+    torch.distributed.all_gather_object(gathered, items)
+    return [item for part in gathered for item in part]

@@ -1,0 +1,98 @@
+"""The optimiser and its schedule, from a stage's `optim:`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from mmunify.errors import RecipeError
+from mmunify.registry import Fault
+from mmunify.train.learns import parameter_names
+
+ScheduleName = Literal["cosine", "constant", "linear"]
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    groups: Sequence[Mapping[str, Any]] = (),
+    path: str = "optim",
+) -> list[dict[str, Any]]:
+    """Learning parameters, grouped by rate and decay. Tensors with one dimension never decay.
+
+    Args:
+        lr: peak rate of parameters that no group names.
+        weight_decay: likewise.
+        groups: `{match: glob, lr: ..., weight_decay: ...}`, the last one that matches decides; what it leaves out
+            falls back to the stage's.
+        path: where they stand in the recipe, for messages.
+
+    Returns:
+        Groups as torch takes them, with the peak rate under "peak_lr".
+
+    Raises:
+        RecipeError: a group that matches no learning parameter.
+    """
+    learning = [(p, names) for p, names in parameter_names(model) if p.requires_grad]
+    unused = set(range(len(groups)))
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter, names in learning:
+        rate, decay = lr, weight_decay
+        for index, group in enumerate(groups):
+            if any(fnmatchcase(name, group["match"]) for name in names):
+                unused.discard(index)
+                rate, decay = _first(group.get("lr"), lr), _first(group.get("weight_decay"), weight_decay)
+        found.setdefault((rate, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    if unused:
+        raise RecipeError(
+            [Fault(f"{path}.groups[{i}]", f"{groups[i]['match']!r} matches nothing that learns") for i in sorted(unused)]
+        )
+    return [
+        {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in found.items()
+    ]
+
+
+def build_adamw(groups: list[dict[str, Any]], betas: Sequence[float] = (0.9, 0.999)) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, 2019) over parameter groups; one fused kernel where all tensors allow it."""
+    return torch.optim.AdamW(groups, betas=(betas[0], betas[1]))
+
+
+def rate_factor(
+    step: int, steps: int, *, warmup: float = 0.0, schedule: ScheduleName = "cosine", floor: float = 0.0
+) -> float:
+    """What the peak rate is multiplied with at a step.
+
+    Args:
+        step: from 0.
+        steps: of the stage.
+        warmup: steps of the linear warm-up, or their share of the stage when below 1.
+        schedule: what follows: "cosine" or "linear" down to `floor`, or "constant".
+        floor: share of the peak that is left at the last step.
+
+    Returns:
+        A number in 0..1, above 0 from the first step on.
+    """
+    rise = math.ceil(warmup * steps) if warmup < 1 else int(warmup)
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    if schedule == "constant":
+        return 1.0
+    progress = min(1.0, (step - rise) / max(1, steps - rise))
+    left = 0.5 * (1 + math.cos(math.pi * progress)) if schedule == "cosine" else 1 - progress
+    return floor + (1 - floor) * left
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Give every group its peak rate times `factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+
+
+def _first(value: float | None, fallback: float) -> float:
+    return fallback if value is None else value

@@ -1,0 +1,105 @@
+"""What parts hand to each other within a step."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mmunify.types.base import TensorStruct
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features(TensorStruct):
+    """What an encoder says of its items.
+
+    Attributes:
+        tokens: the sequence that adapters read.
+        mask: True where a token is real; None = all.
+        grid: (rows, columns) if the tokens are a raster.
+        pooled: one vector per item, if the encoder has one.
+        layers: hidden states of the layers that were asked for.
+    """
+
+    tokens: Float[Tensor, "M N E"]
+    mask: Bool[Tensor, "M N"] | None = None
+    grid: tuple[int, int] | None = None
+    pooled: Float[Tensor, "M P"] | None = None
+    layers: dict[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embeds(TensorStruct):
+    """What an adapter or a head puts into the sequence. mask None = every slot is real."""
+
+    tokens: Float[Tensor, "M S D"]
+    mask: Bool[Tensor, "M S"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hidden(TensorStruct):
+    """What the backbone says. There are no logits: heads compute them where they are supervised.
+
+    Attributes:
+        inputs: the embeddings that went in.
+        last: hidden states after the final norm.
+        layers: states of the layers that heads asked for.
+        aux: named scalars (balance losses).
+        cache: key/value cache for generation.
+    """
+
+    inputs: Float[Tensor, "B T D"]
+    last: Float[Tensor, "B T D"]
+    layers: dict[int, Tensor] = field(default_factory=dict)
+    aux: dict[str, Tensor] = field(default_factory=dict)
+    cache: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition(TensorStruct):
+    """What a de-tokenizer starts from.
+
+    Attributes:
+        states: [K Q E] predicted or encoded features.
+        pooled: one vector per item.
+        image: [K C H W] source pixels (edits).
+        features: the source's features.
+        drop: True where the condition is dropped (classifier-free guidance).
+    """
+
+    states: Float[Tensor, "K Q E"]
+    pooled: Float[Tensor, "K P"] | None = None
+    image: Float[Tensor, "K C H W"] | None = None
+    features: Features | None = None
+    drop: Bool[Tensor, "K"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadOutput:
+    """Losses of one head as *sums*, with the counts that divide them, reduced by the trainer before dividing."""
+
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, Tensor] = field(default_factory=dict)
+    predictions: dict[str, Tensor] = field(default_factory=dict)
+    conditions: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """One forward pass: sums and counts per "node/loss", their weights, and the auxiliary scalars.
+
+    `total` is the weighted loss of this batch alone; a trainer that accumulates or reduces over ranks
+    uses `losses`, `counts` and `weights` instead.
+    """
+
+    losses: dict[str, Tensor]
+    counts: dict[str, Tensor]
+    weights: dict[str, float]
+    aux: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, HeadOutput] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """Sum over losses of weight * sum / count, plus the auxiliary scalars."""
+        terms = [self.weights[name] * loss / self.counts[name].clamp(min=1) for name, loss in self.losses.items()]
+        return sum([*terms, *self.aux.values()])  # type: ignore[return-value]
