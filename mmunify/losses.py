@@ -87,10 +87,12 @@ def structural_similarity(
         size: of the Gaussian window.
         sigma: of the Gaussian window.
     """
-    window = _gaussian(prediction, size, sigma)
+    curve = _gaussian(prediction, size, sigma)
     both = torch.stack([prediction, target, prediction**2, target**2, prediction * target])
-    blurred = F.conv2d(both.flatten(0, 2)[:, None], window)[:, 0].unflatten(0, both.shape[:3])
-    mean_p, mean_t, square_p, square_t, product = blurred
+    down = F.conv2d(both.flatten(0, 2)[:, None], curve[:, :, :, None])
+    mean_p, mean_t, square_p, square_t, product = F.conv2d(down, curve[:, :, None, :]).unflatten(0, both.shape[:3])[
+        :, :, :, 0
+    ]
     c1, c2 = 0.01**2, 0.03**2  # the paper's constants for a range of one
     covariance = product - mean_p * mean_t
     spread = (square_p - mean_p**2).clamp(min=0) + (square_t - mean_t**2).clamp(min=0)
@@ -102,8 +104,7 @@ def _area(low: Float[Tensor, "K 2"], high: Float[Tensor, "K 2"]) -> Float[Tensor
     return (high - low).clamp(min=0).prod(dim=1)
 
 
-def _gaussian(like: Tensor, size: int, sigma: float) -> Float[Tensor, "1 1 n n"]:
+def _gaussian(like: Tensor, size: int, sigma: float) -> Float[Tensor, "1 1 n"]:
     steps = torch.arange(size, device=like.device, dtype=like.dtype) - (size - 1) / 2
     curve = (-(steps**2) / (2 * sigma**2)).exp()
-    curve = curve / curve.sum()
-    return (curve[:, None] * curve[None, :])[None, None]
+    return (curve / curve.sum())[None, None]

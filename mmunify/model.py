@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mmunify.errors import PlacementError
-from mmunify.experts.low_rank._context import TokenContext, collect_aux, use_tokens
+from mmunify.experts.low_rank._context import TokenContext, use_tokens
+from mmunify.experts.low_rank._routing import collect_aux
 from mmunify.parts import Adapter, Backbone, Context, Detokenizer, Draw, Encoder, Head, Tuner
 from mmunify.tokens import TokenRegistry
 from mmunify.types import (
@@ -104,8 +105,9 @@ class UnifiedModel(nn.Module):
         features = self.encode(batch)
         hidden = None
         if self.backbone is not None:
-            tokens = TokenContext(valid=batch.attention.valid, task=batch.task)
-            with use_tokens(tokens):
+            document = batch.attention.document
+            task = batch.task[document.clamp(min=0)]
+            with use_tokens(TokenContext(valid=batch.attention.valid, task=task, document=document)):
                 inputs_embeds = self.embed(batch, features)
                 hidden = self.backbone(inputs_embeds, batch.attention, batch.position_ids, layers=())
             hidden = replace(hidden, aux={**hidden.aux, **collect_aux(self.backbone)})

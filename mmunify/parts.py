@@ -4,9 +4,9 @@ Letters: see `mmunify.types`. A contract is abstract, a part is a leaf: no part 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -172,6 +172,7 @@ class Tuner(ABC):
         """Wrap in place; returns the names that were wrapped. Nothing matched is an error."""
 
 
+@runtime_checkable
 class Slot(Protocol):
     """An output slot that is open during generation."""
 
@@ -180,12 +181,8 @@ class Slot(Protocol):
         ...
 
 
-class Unembed(Protocol):
-    """`Backbone.unembed`, handed to heads."""
-
-    def __call__(self, states: Tensor, rows: Tensor | None = None) -> Tensor:
-        """States [n D] -> logits [n V]."""
-        ...
+Unembed = Callable[..., Tensor]
+"""`Backbone.unembed`, handed to heads: states [n D] -> logits [n V]."""
 
 
 class Head(Part):

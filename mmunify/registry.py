@@ -243,7 +243,9 @@ def _value_faults(annotation: Any, value: Any, path: str, title: str, runtime: t
     if many and not isinstance(value, list | tuple | Mapping):
         return [Fault(path, f"{title} wants {registry.kind} nodes, got {value!r}")]
     nodes = _elements(value, path) if many else [(path, value)]
-    return [fault for at, node in nodes if not _is_built(node, registry) for fault in registry._check(node, at, runtime)]
+    return [
+        fault for at, node in nodes if not _is_built(node, registry) for fault in registry._check(node, at, runtime)
+    ]
 
 
 def _is_built(value: Any, registry: Registry) -> bool:

@@ -58,7 +58,9 @@ def type_name(annotation: Any) -> str:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(annotation))
     if annotation in (None, type(None)):
         return "null"
-    return str(annotation) if typing.get_args(annotation) else getattr(annotation, "__name__", str(annotation))
+    if typing.get_args(annotation):
+        return str(annotation).replace("typing.", "").replace("collections.abc.", "")
+    return getattr(annotation, "__name__", str(annotation))
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -82,7 +84,7 @@ def _fits_class(value: Any, kind: type, args: tuple[Any, ...]) -> bool:
     if kind is str:
         return isinstance(value, str)
     if issubclass(kind, Mapping):
-        return isinstance(value, Mapping) and all(fits(item, args[1]) for item in value.values() if len(args) == 2)
+        return isinstance(value, Mapping) and _pairs_fit(value, args)
     if issubclass(kind, Sequence | Set):
         return _is_list(value) and _items_fit(value, kind, args)
     return True
@@ -90,6 +92,10 @@ def _fits_class(value: Any, kind: type, args: tuple[Any, ...]) -> bool:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence | Set) and not isinstance(value, str)
+
+
+def _pairs_fit(value: Mapping[Any, Any], args: tuple[Any, ...]) -> bool:
+    return len(args) != 2 or all(fits(key, args[0]) and fits(item, args[1]) for key, item in value.items())
 
 
 def _items_fit(value: Any, kind: type, args: tuple[Any, ...]) -> bool:

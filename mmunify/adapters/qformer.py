@@ -88,7 +88,9 @@ class QFormerBlock(nn.Module):
         dropout: of states and attention.
     """
 
-    def __init__(self, dim: int, memory_dim: int | None, num_heads: int, hidden_dim: int | None, dropout: float) -> None:
+    def __init__(
+        self, dim: int, memory_dim: int | None, num_heads: int, hidden_dim: int | None, dropout: float
+    ) -> None:
         super().__init__()
         self.attention = CrossAttention(dim, num_heads=num_heads, dropout=dropout)
         self.attention_norm = nn.LayerNorm(dim, eps=NORM_EPS)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from mmunify.errors import DataError
 from mmunify.types import Sample
 
 
+@runtime_checkable
 class Source(Protocol):
     """A map-style data set."""
 

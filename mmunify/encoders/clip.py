@@ -114,7 +114,9 @@ def _random_tower(config: dict | None) -> nn.Module:
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     if config is None:
-        raise UserError("a clip encoder needs path: (hub id or folder) or config: (CLIPVisionConfig's arguments); got neither")
+        raise UserError(
+            "a clip encoder needs path: (hub id or folder) or config: (CLIPVisionConfig's arguments); got neither"
+        )
     settings = {key: value for key, value in config.items() if key != "model_type"}
     return CLIPVisionModel(CLIPVisionConfig(**settings))
 

@@ -1,10 +1,10 @@
 """Samples -> prompts -> answers: what was asked, what should have been said, and what was said.
 
 The truth of an answer is the sample's own assistant turn, written and parsed by the functions that write and parse the
-model's replies; so every metric compares like with like. Baselines are made here too: the same prompts with blanked
-media, the true calls, and random calls.
+model's replies; so every metric compares like with like. Baselines are made here too: the true calls, and random ones.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,13 +12,9 @@ from typing import Any
 import numpy as np
 
 from mmunify.data.pictures import read_picture
-from mmunify.errors import DataError
+from mmunify.errors import DataError, TokenError
 from mmunify.tokens import ParsedReply, TokenRegistry, format_call, parse_reply
 from mmunify.types import Box, Media, ModelSpec, Output, Region, Sample, TaskCall, Text, Turn
-
-BLANK = 128
-"""Grey value of a blanked picture."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
@@ -53,6 +49,7 @@ class Answer:
         truth: the true reply, parsed.
         asked, given: names of the tasks and output slots, in order, of the truth and of the reply.
         predictions: output node -> what its head predicted.
+        finished: False when the reply was cut off by its maximal length.
     """
 
     prompt: Prompt
@@ -62,6 +59,7 @@ class Answer:
     asked: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
     predictions: Mapping[str, Any] = field(default_factory=dict)
+    finished: bool = True
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -94,19 +92,6 @@ def make_prompt(sample: Sample, choice: int = 0) -> Prompt:
     return replace(prompt, extent=read_picture(pictures[0].source).size) if pictures else prompt
 
 
-def blank_media(prompt: Prompt) -> Prompt:
-    """The same prompt with every picture replaced by a grey one of its size."""
-
-    def blank(part: Text | Media | Output) -> Text | Media | Output:
-        if not isinstance(part, Media) or part.kind != "image":
-            return part
-        width, height = read_picture(part.source).size
-        return replace(part, source=np.full((height, width, 3), BLANK, dtype=np.uint8))
-
-    turns = tuple(replace(turn, parts=tuple(map(blank, turn.parts))) for turn in prompt.sample.turns)
-    return replace(prompt, sample=replace(prompt.sample, turns=turns))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerReader:
     """Turns texts into answers, for one model: its tokens, and which outputs fill slots instead of calling."""
@@ -114,7 +99,17 @@ class AnswerReader:
     tokens: TokenRegistry
     spec: ModelSpec = field(default_factory=ModelSpec)
 
-    def read(self, prompt: Prompt, text: str, predictions: Mapping[str, Any] | None = None) -> Answer:
+    def can_write(self, prompt: Prompt) -> bool:
+        """Whether the model has the tokens that the true reply needs."""
+        try:
+            truth = self.write(prompt.truth, prompt.extent)
+        except TokenError:
+            return False
+        return not parse_reply(truth, extent=prompt.extent, registry=self.tokens).problems
+
+    def read(
+        self, prompt: Prompt, text: str, predictions: Mapping[str, Any] | None = None, finished: bool = True
+    ) -> Answer:
         """Parse a reply and the truth beside it."""
         reply = parse_reply(text, extent=prompt.extent, registry=self.tokens)
         true_text = self.write(prompt.truth, prompt.extent)
@@ -126,6 +121,7 @@ class AnswerReader:
             asked=self._names(true_text),
             given=self._names(text),
             predictions=predictions or {},
+            finished=finished,
         )
 
     def write(self, turn: Turn, extent: tuple[int, int] | None) -> str:
@@ -151,8 +147,7 @@ class AnswerReader:
         """Tasks and output slots that a text opens, in order."""
         opens = {self.tokens.pair(task)[0]: task for task in self.tokens.task_names}
         opens |= {self.tokens.output_pair(kind)[0]: kind for kind in self._slotted()}
-        found = [(text.find(tag, at), name) for tag, name in opens.items() for at in _starts(text, tag)]
-        return tuple(name for _, name in sorted(found))
+        return tuple(opens[tag] for tag in re.findall("|".join(map(re.escape, opens)), text)) if opens else ()
 
     def with_calls(self, answer: Answer, calls: Sequence[TaskCall]) -> Answer:
         """The same answer as if the model had written these calls."""
@@ -185,8 +180,3 @@ def _moved(region: Region, rng: np.random.Generator) -> Region:
     x, y = float(rng.uniform(0, 1 - width)), float(rng.uniform(0, 1 - height))
     box: Box = (x, y, x + width, y + height)
     return replace(region, box=box)
-
-
-def _starts(text: str, tag: str) -> list[int]:
-    """Where a tag begins, every time."""
-    return [at for at in range(len(text)) if text.startswith(tag, at)]

@@ -28,7 +28,7 @@ MIN_COVER = 0.1
 """Share of a box that must be coloured for a digit to stand there."""
 
 SIDE = 12
-TRAIN_SIZES = (15, 19, 24)
+TRAIN_SIZES = (16, 22)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,29 +114,46 @@ def box_mask(box: Box, shape: tuple[int, ...]) -> Bool[np.ndarray, "H W"]:
     return mask
 
 
+def _color_mask(picture: np.ndarray, color: int) -> Bool[np.ndarray, "H W"]:
+    """Pixels of one palette colour."""
+    return (_spread(picture) > MIN_SPREAD) & (_nearest_color(_chroma(picture)) == color)
+
+
+def _blobs(mask: Bool[np.ndarray, "H W"]) -> np.ndarray:
+    """Number of the blob of every pixel, 0 outside; pieces one pixel apart are one blob, as pen strokes break."""
+    from skimage.measure import label
+    from skimage.morphology import dilation
+
+    return np.asarray(label(dilation(mask, np.ones((2, 2))), connectivity=2)) * mask
+
+
+def _read_blob(picture: np.ndarray, mask: np.ndarray, color: int) -> Found:
+    """Read the digit that a mask covers; its soft edge, one pixel around, belongs to its ink."""
+    from skimage.morphology import dilation
+
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    digit = _read_shape(np.where(dilation(mask, np.ones((3, 3)))[..., None], picture, 0), color)
+    height, width = mask.shape
+    box = (columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)
+    return Found(digit=digit, color=list(COLORS)[color], box=tuple(map(float, box)))  # type: ignore[arg-type]
+
+
 def read_box(picture: Picture, box: Box) -> Found | None:
-    """The digit inside a box (0..1), or None where too little of it is coloured."""
-    crop = picture[_pixels(box, picture.shape)]
-    colored = _spread(crop) > MIN_SPREAD
-    if colored.mean() < MIN_COVER:
+    """The digit at a box (0..1), also where it reaches beyond it; None where too little of the box is coloured."""
+    inside = box_mask(box, picture.shape)
+    colored = inside & (_spread(picture) > MIN_SPREAD)
+    if colored.sum() < MIN_COVER * inside.sum():
         return None
-    color = int(np.bincount(_nearest_color(_chroma(crop)[colored]), minlength=len(COLORS)).argmax())
-    return Found(digit=_read_shape(crop, color), color=list(COLORS)[color], box=box)
+    color = int(np.bincount(_nearest_color(_chroma(picture)[colored]), minlength=len(COLORS)).argmax())
+    blobs = _blobs(_color_mask(picture, color))
+    return _read_blob(picture, np.isin(blobs, np.unique(blobs[inside & (blobs > 0)])) & (blobs > 0), color)
 
 
 def find_digits(picture: Picture) -> list[Found]:
     """Every digit of a picture, without being told where: connected blobs of one colour, each read on its own."""
-    from skimage.measure import label, regionprops
-
-    height, width = picture.shape[:2]
-    colored, nearest = _spread(picture) > MIN_SPREAD, _nearest_color(_chroma(picture))
     found = []
     for color in range(len(COLORS)):
-        for blob in regionprops(label(colored & (nearest == color), connectivity=2)):
-            if blob.area < MIN_AREA:
-                continue
-            top, left, bottom, right = blob.bbox
-            digit = _read_shape(np.where(blob.image[..., None], picture[blob.slice], 0), color)
-            box = (left / width, top / height, right / width, bottom / height)
-            found.append(Found(digit=digit, color=list(COLORS)[color], box=box))
+        blobs = _blobs(_color_mask(picture, color))
+        sizes = np.bincount(blobs.ravel())
+        found += [_read_blob(picture, blobs == i, color) for i in range(1, len(sizes)) if sizes[i] >= MIN_AREA]
     return sorted(found, key=lambda item: item.box)

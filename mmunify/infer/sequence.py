@@ -45,7 +45,8 @@ class Sequence:
         self.valid = torch.cat([self.valid, real], dim=1)
         self.segment = torch.cat([self.segment, nothing.long() if segment is None else segment], dim=1)
         self.full = torch.cat([self.full, nothing if full is None else full], dim=1)
-        with use_tokens(TokenContext(valid=real, task=self.task)):
+        document = torch.arange(len(real), device=real.device)[:, None].expand_as(real)
+        with use_tokens(TokenContext(valid=real, task=self.task[document], document=document)):
             hidden = self.backbone(embeds, self._attention(), position_ids, cache=self.cache)
         highest = torch.where(real, position_ids, -1).amax(1)
         self.next_position = torch.maximum(self.next_position, highest + 1)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mmunify.errors import TokenError
-from mmunify.registry import did_you_mean
+from mmunify.faults import did_you_mean
 
 SLOT = "slot"
 OUTPUT_NAMES = {"image": "img", "video": "vid", "audio": "aud"}

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from mmunify.registry import did_you_mean
+from mmunify.faults import did_you_mean
 from mmunify.tokens.pairs import TAG_NAME, TokenRegistry
 
 _TAG = re.compile(rf"</?({TAG_NAME.pattern})>")

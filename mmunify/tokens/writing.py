@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from mmunify.errors import TokenError
-from mmunify.registry import did_you_mean
+from mmunify.faults import did_you_mean
 from mmunify.tokens.entities import escape
 from mmunify.tokens.frames import Extent, pad_box
 from mmunify.tokens.pairs import DEFAULT_TOKENS, TokenRegistry

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from mmunify.errors import RecipeError
-from mmunify.registry import Fault
+from mmunify.faults import Fault
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _NODES = ("encoders", "adapters", "heads", "detokenizers")
@@ -120,6 +120,15 @@ def count_parts(model: nn.Module) -> list[PartCount]:
         row[1] += parameter.numel() * parameter.requires_grad
         row[2] += parameter.requires_grad
     return [PartCount(part, *numbers) for part, numbers in rows.items()]
+
+
+def learned_names(model: nn.Module) -> frozenset[str]:
+    """Clean names of all that may have changed in a stage: learning parameters, and buffers of modules that train."""
+    found = {name for parameter, names in parameter_names(model) if parameter.requires_grad for name in names}
+    for path, module in model.named_modules():
+        if module.training:
+            found |= {clean_name(name) for name, _ in module.named_buffers(prefix=path, recurse=False)}
+    return frozenset(found)
 
 
 def set_modes(module: nn.Module, mode: bool = True) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mmunify.errors import UserError
 from mmunify.types import Batch, Sample
 
 
@@ -58,21 +57,19 @@ class Window:
 class WindowLoader:
     """The windows of a stage, one per optimiser step.
 
-    A step takes `batch_size` consecutive samples of the sequence, whatever the number of ranks and of batches that it
-    is split into: step s takes samples s * batch_size and on; batch a of rank r takes the a-th share of the r-th share.
+    A step takes `batch_size * accumulate * world` consecutive samples of the sequence; each batch is a run of
+    `batch_size` of them, first all batches of rank 0, then those of rank 1, and so on. So two ranks see together what
+    one rank with twice the batch size sees.
 
     Args:
         samples: the sequence.
         processor: makes batches.
-        batch_size: samples of one optimiser step, over all ranks.
+        batch_size: samples of one batch.
         steps: windows of the stage.
-        accumulate: batches that a rank's share of a step is split into.
+        accumulate: batches of one window.
         rank, world: of this process.
         num_workers: processes that read ahead; 0 = this one reads.
         pin_memory: whether batches are pinned for copies to a GPU.
-
-    Raises:
-        UserError: `batch_size` isn't a multiple of world * accumulate.
     """
 
     def __init__(
@@ -88,11 +85,6 @@ class WindowLoader:
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        if batch_size % (world * accumulate):
-            raise UserError(
-                f"batch_size {batch_size} counts the samples of one step over all processes, so it must be a multiple of "
-                f"processes * accumulate = {world} * {accumulate}"
-            )
         self.samples, self.processor = samples, processor
         self.batch_size, self.steps, self.accumulate = batch_size, steps, accumulate
         self.rank, self.world = rank, world
@@ -119,9 +111,8 @@ class WindowLoader:
 
     def indices(self, step: int) -> list[list[int]]:
         """Sample numbers of every batch of one step on this rank."""
-        share = self.batch_size // self.world
-        size = share // self.accumulate
-        first = step * self.batch_size + self.rank * share
+        size = self.batch_size
+        first = (step * self.world + self.rank) * self.accumulate * size
         return [list(range(first + a * size, first + (a + 1) * size)) for a in range(self.accumulate)]
 
     def _dataloader(self) -> DataLoader:

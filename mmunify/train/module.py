@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
 from mmunify.errors import TrainingError
-from mmunify.train.learns import clean_name, set_modes
+from mmunify.train.learns import set_modes
 from mmunify.train.loader import Window
 from mmunify.train.optim import ScheduleName, build_adamw, parameter_groups, rate_factor, set_rates
 from mmunify.types import Batch, StepReport
@@ -33,7 +33,7 @@ class StagePlan:
         seed: of the run.
         first_step: steps of the run before this stage.
         lr, weight_decay, betas, warmup, schedule, floor, groups: see `optim`.
-        clip: largest norm of the gradient; None = no limit.
+        clip: largest norm of the gradient; 0 = no limit.
     """
 
     name: str
@@ -48,19 +48,34 @@ class StagePlan:
     schedule: ScheduleName = "cosine"
     floor: float = 0.0
     groups: tuple[Mapping[str, Any], ...] = ()
-    clip: float | None = None
+    clip: float = 0.0
 
 
 @dataclass(slots=True)
 class StepTotals:
-    """Sums and counts of one optimiser step over all ranks and all batches of the window, by loss."""
+    """Sums and counts of one optimiser step over all ranks and all batches of the window, by loss, with their weights.
 
-    sums: dict[str, float]
-    counts: dict[str, float]
+    Auxiliary scalars are in it as "aux/name": their sum, the number of batches, weight 1.
+    """
 
-    def mean(self, name: str) -> float:
-        """The loss itself."""
-        return self.sums[name] / max(1.0, self.counts[name])
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, total: float, count: float, weight: float) -> None:
+        """Add what one batch of one rank has."""
+        self.sums[name] = self.sums.get(name, 0.0) + total
+        self.counts[name] = self.counts.get(name, 0.0) + count
+        self.weights[name] = weight
+
+    def means(self) -> dict[str, float]:
+        """The losses themselves."""
+        return {name: total / max(1.0, self.counts[name]) for name, total in self.sums.items()}
+
+    @property
+    def loss(self) -> float:
+        """Their weighted sum."""
+        return sum(self.weights[name] * mean for name, mean in self.means().items())
 
 
 class StageModule(pl.LightningModule):
@@ -159,12 +174,12 @@ class StageModule(pl.LightningModule):
             totals = self._gather([report])
             self.manual_backward(self._share(report, totals, 1))
             return totals
-        counts = self._gather([self._count(batch) for batch in batches]).counts
+        counted = self._gather([self._count(batch) for batch in batches])
         reports = []
         for place, batch in enumerate(batches):
             report = self.model(batch)
             with self._sync(place == len(batches) - 1):
-                self.manual_backward(self._share(report, StepTotals({}, counts), len(batches)))
+                self.manual_backward(self._share(report, counted, len(batches)))
             reports.append(replace(report, losses={k: v.detach() for k, v in report.losses.items()}, outputs={}))
         return self._gather(reports)
 
@@ -184,13 +199,11 @@ class StageModule(pl.LightningModule):
         return torch.stack([term.reshape(()).float() for term in terms]).sum()
 
     def _gather(self, reports: list[StepReport]) -> StepTotals:
-        """Sums and counts over the reports of all ranks. Auxiliary scalars are averaged: "aux/name" with its count."""
-        totals = StepTotals({}, {})
+        """Sums and counts over the reports of all ranks."""
+        totals = StepTotals()
         for entries in _exchange([_entries(report) for report in reports], self.trainer.world_size):
-            for name, (total, count) in entries.items():
-                totals.sums[name] = totals.sums.get(name, 0.0) + total
-                totals.counts[name] = totals.counts.get(name, 0.0) + count
-        self._weights = {name: weight for report in reports for name, weight in report.weights.items()}
+            for entry in entries:
+                totals.add(*entry)
         return totals
 
     @contextmanager
@@ -204,8 +217,7 @@ class StageModule(pl.LightningModule):
     def _clip(self, optimizer: Any) -> float:
         """Norm of the gradient over all that learns; clipped when the stage says so."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        limit = self.plan.clip if self.plan.clip is not None else float("inf")
-        return float(nn.utils.clip_grad_norm_(parameters, limit, error_if_nonfinite=False))
+        return float(nn.utils.clip_grad_norm_(parameters, self.plan.clip or float("inf")))
 
     def _drop(self, window: Window, loss: float, norm: float, optimizer: Any) -> None:
         """Leave a step out; give up after too many in a row.
@@ -228,14 +240,13 @@ class StageModule(pl.LightningModule):
 
     def _log(self, totals: StepTotals, window: Window, norm: float, factor: float) -> float:
         """Log the step; returns its loss over all ranks."""
-        means = {name: totals.mean(name) for name in totals.sums}
-        loss = sum(self._weights.get(name, 1.0) * mean for name, mean in means.items())
+        loss = totals.loss
         self.curve.append(loss)
         valid = sum(int(batch.attention.valid.sum()) for batch in window.batches)
         places = sum(batch.attention.valid.numel() for batch in window.batches)
         self.step_metrics = {
             "loss": loss,
-            **{f"loss/{name}": mean for name, mean in means.items()},
+            **{f"loss/{name}": mean for name, mean in totals.means().items()},
             "lr": self.plan.lr * factor,
             "grad_norm": norm,
             "tokens": float(valid),
@@ -256,9 +267,10 @@ def reseed(seed: int, step: int, rank: int = 0) -> None:
     torch.manual_seed((int(words[0]) << 32) | int(words[1]))
 
 
-def _entries(report: StepReport) -> dict[str, tuple[float, float]]:
-    entries = {name: (float(loss), float(report.counts[name])) for name, loss in report.losses.items()}
-    return entries | {f"aux/{name}": (float(value), 1.0) for name, value in report.aux.items()}
+def _entries(report: StepReport) -> list[tuple[str, float, float, float]]:
+    """(name, sum, count, weight) of every loss and every auxiliary scalar, as plain numbers."""
+    losses = [(name, float(x), float(report.counts[name]), report.weights[name]) for name, x in report.losses.items()]
+    return losses + [(f"aux/{name}", float(x), 1.0, 1.0) for name, x in report.aux.items()]
 
 
 def _exchange(items: list[Any], world: int) -> list[Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmunify.errors import RecipeError
-from mmunify.registry import Fault
+from mmunify.faults import Fault
 from mmunify.train.learns import parameter_names
 
 ScheduleName = Literal["cosine", "constant", "linear"]

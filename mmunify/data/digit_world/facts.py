@@ -35,11 +35,10 @@ def collect_facts(exchange: Exchange, pictures: bool = True) -> dict[str, Any]:
         plan: the objects that were asked for, with the boxes of their places (see `list_objects`).
         relations: (first name, relation, second name) that were asked for.
     """
-    facts = {"kind": exchange.kind, "answer": exchange.answer, "call": exchange.call, "scene": exchange.scene}
+    facts: dict[str, Any] = {"kind": exchange.kind or None, "answer": exchange.answer or None}
+    facts |= {"call": exchange.call, "scene": exchange.scene, "target": _target(exchange) if pictures else None}
     facts |= _subject_facts(exchange, pictures) | _plan_facts(exchange)
-    if pictures:
-        facts["target"] = _target(exchange)
-    return {name: fact for name, fact in facts.items() if fact is not None and fact != ""}
+    return {name: fact for name, fact in facts.items() if fact is not None}
 
 
 def _subject_facts(exchange: Exchange, pictures: bool) -> dict[str, Any]:

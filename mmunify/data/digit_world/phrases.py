@@ -1,4 +1,4 @@
-"""What people say in the digit world: every phrase that tasks fill in and vary. Small on purpose, so that it can be learned.
+"""What people say in the digit world: every phrase that tasks fill in and vary, few enough to be learned.
 
 Braces are filled by the tasks: `what` is a referring expression or a list of objects.
 """

@@ -20,7 +20,7 @@ Referent = tuple[int, str, str]
 
 
 def named_referents(scene: Scene) -> list[Referent]:
-    """"the red 7" for every digit; "the 7" and "the red digit" where no other digit fits."""
+    """By name for every digit ("the red 7"); "the 7" and "the red digit" where no other digit fits."""
     digits, colors = Counter(d.digit for d in scene.digits), Counter(d.color for d in scene.digits)
     found = []
     for index, digit in enumerate(scene.digits):
@@ -40,7 +40,7 @@ def sum_of_others(scene: Scene) -> int | None:
 
 
 def reasoned_referents(scene: Scene) -> list[Referent]:
-    """"the largest digit", "the leftmost digit", ...: those that mean exactly one digit of the scene."""
+    """Words like "the largest digit" and "the leftmost digit": those that mean exactly one digit of the scene."""
     values = [digit.digit for digit in scene.digits]
     if len(values) < 2:
         return []

@@ -35,7 +35,7 @@ def article(name: str) -> str:
 
 
 def join_words(items: Sequence[str]) -> str:
-    """"a", "a and b", "a, b and c"."""
+    """A list in words: "a", "a and b", "a, b and c"."""
     return " and ".join([*([", ".join(items[:-1])] if items[1:] else []), *items[-1:]])
 
 

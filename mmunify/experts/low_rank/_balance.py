@@ -7,6 +7,7 @@ do) gives the gradient of that loss.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,11 +18,11 @@ from mmunify.errors import UserError
 from mmunify.experts.low_rank._context import TokenContext
 from mmunify.registry import did_you_mean
 
-Balance = Callable[[Tensor, TokenContext | None], Tensor]
+Balance = Callable[[Tensor, TokenContext], Tensor]
 """Weights [*rows X] and their tokens -> scalar."""
 
 
-def make_balance(name: str, num_experts: int, delta: float, tasks: Sequence[int]) -> Balance | None:
+def make_balance(name: str, num_experts: int, delta: int | float, tasks: Sequence[int]) -> Balance | None:
     """The balance loss of that name, None for "none".
 
     Args:
@@ -41,16 +42,16 @@ def make_balance(name: str, num_experts: int, delta: float, tasks: Sequence[int]
     return losses[name]
 
 
-def cv_squared(weights: Float[Tensor, "*rows X"], tokens: TokenContext | None) -> Float[Tensor, ""]:
+def cv_squared(weights: Float[Tensor, "*rows X"], tokens: TokenContext) -> Float[Tensor, ""]:
     """Squared coefficient of variation of the experts' total weight (Shazeer et al., arXiv 1701.06538, equation 7)."""
     flat = weights.flatten(0, -2)
-    valid = tokens.flat("valid", len(flat)) if tokens is not None else None
+    valid = tokens.flat("valid", len(flat))
     kept = flat if valid is None else flat * valid[:, None]
     return _squared_cv(_sum_over_ranks(kept.sum(0)), over_ranks=False)
 
 
 def localized(
-    weights: Float[Tensor, "*rows X"], tokens: TokenContext | None, delta: float, tasks: Sequence[int]
+    weights: Float[Tensor, "*rows X"], tokens: TokenContext, delta: int | float, tasks: Sequence[int]
 ) -> Float[Tensor, ""]:
     """Localized balancing of LoRAMoE (arXiv 2312.09979), as its published code computes it.
 
@@ -69,10 +70,10 @@ def localized(
         UserError: the task of the tokens is not known.
     """
     flat = weights.flatten(0, -2)
-    task = tokens.flat("task", len(flat)) if tokens is not None else None
-    if tokens is None or tokens.task is None or task is None:
+    task, valid = tokens.flat("task", len(flat)), tokens.flat("valid", len(flat))
+    if tokens.task is None or task is None:
         raise UserError("balance: localized needs the task of every token, but the token context has no task ids")
-    document, valid = _number_documents(tokens.task.shape, tokens.document, flat.device), tokens.flat("valid", len(flat))
+    document = _number_documents(tokens.task.shape, tokens.document, flat.device)
     keep = torch.ones_like(document, dtype=torch.bool) if valid is None else valid
     ids, owner = document[keep].unique(return_inverse=True)
     used = flat.new_zeros(len(ids), flat.shape[-1]).index_add(0, owner, flat[keep])
@@ -101,13 +102,27 @@ def _squared_cv(values: Float[Tensor, "n"], over_ranks: bool) -> Float[Tensor, "
     return variance / (mean.square() + 1e-10)
 
 
-def _sum_over_ranks(values: Tensor) -> Tensor:
-    """Sum over all processes, through which gradients flow."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return values
-    from torch.distributed.nn.functional import all_reduce  # it warns where distributed isn't built
+class _SumOverRanks(torch.autograd.Function):
+    """all_reduce whose backward is all_reduce: what a rank gave counts in the loss of every rank."""
 
-    return all_reduce(values)
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Sum of every rank's values."""
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Sum of every rank's gradients."""
+        summed = grad.clone()
+        dist.all_reduce(summed)
+        return summed
+
+
+def _sum_over_ranks(values: Tensor) -> Tensor:
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return _SumOverRanks.apply(values) if several else values  # pyright: ignore[reportReturnType]
 
 
 def _as_is(values: Tensor) -> Tensor:

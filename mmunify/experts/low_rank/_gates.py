@@ -80,7 +80,7 @@ def top_k(logits: Float[Tensor, "*rows X"], k: int, renormalize: bool = True) ->
     return logits.softmax(-1).masked_fill(~kept, 0.0)
 
 
-def make_gate(name: str, num_experts: int, k: int, temperature: float, renormalize: bool) -> Gate:
+def make_gate(name: str, num_experts: int, k: int, temperature: int | float, renormalize: bool) -> Gate:
     """The gate of that name.
 
     Args:
@@ -103,7 +103,7 @@ def make_gate(name: str, num_experts: int, k: int, temperature: float, renormali
     return gates[name] if temperature == 1 else partial(_tempered, gate=gates[name], temperature=temperature)
 
 
-def _tempered(logits: Tensor, gate: Gate, temperature: float) -> Tensor:
+def _tempered(logits: Tensor, gate: Gate, temperature: int | float) -> Tensor:
     return gate(logits / temperature)
 
 

@@ -92,7 +92,7 @@ def check_rank(name: str, linear: nn.Linear, rank: int, title: str) -> None:
         )
 
 
-def check_numbers(title: str, rank: int, alpha: float, dropout: float, **counts: int) -> None:
+def check_numbers(title: str, rank: int, alpha: int | float, dropout: int | float, **counts: int) -> None:
     """Refuse settings that no matrix allows."""
     for key, value in {"rank": rank, **counts}.items():
         if value < 1:

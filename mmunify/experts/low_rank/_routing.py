@@ -20,7 +20,7 @@ class GatedLayer(nn.Module):
         balance_weight: multiplies the loss.
     """
 
-    def __init__(self, balance: Balance | None = None, balance_weight: float = 0.0) -> None:
+    def __init__(self, balance: Balance | None = None, balance_weight: int | float = 0.0) -> None:
         super().__init__()
         self.balance, self.balance_weight = (balance, balance_weight) if balance_weight else (None, 0.0)
         self._weights: Tensor | None = None
@@ -34,7 +34,7 @@ class GatedLayer(nn.Module):
             self._weights = weights if self.balance is not None else weights.detach()
             self._tokens, self._is_new = None, True
 
-    def settle(self, name: str, tokens: TokenContext | None) -> Float[Tensor, ""] | None:
+    def settle(self, name: str, tokens: TokenContext) -> Float[Tensor, ""] | None:
         """The weighted loss of the last forward, once; the graph is let go, the weights stay for `mean_weights`."""
         if self._weights is None or not self._is_new:
             return None
@@ -65,12 +65,21 @@ def collect_aux(module: nn.Module) -> dict[str, Tensor]:
     """Auxiliary losses of the last forward of all gated layers inside `module`, weighted and summed over layers.
 
     To be called once per forward, inside the same `use_tokens` block: the losses count the tokens of that context.
+    (Layers don't keep the context themselves: torch.compile cannot trace the reading of a ContextVar.)
 
     Returns:
         {"balance": scalar}, or {} if no layer has a loss.
+
+    Raises:
+        UserError: no context is installed, or it describes other tokens than a layer with a loss saw.
     """
+    layers = _gated_layers(module)
+    if not layers:
+        return {}
     tokens = current_tokens()
-    losses = [layer.settle(name, tokens) for name, layer in _gated_layers(module)]
+    if tokens is None:
+        raise UserError("collect_aux needs the context of the forward: call it inside the same use_tokens(...) block")
+    losses = [layer.settle(name, tokens) for name, layer in layers]
     given = [loss for loss in losses if loss is not None]
     return {"balance": torch.stack(given).sum()} if given else {}
 

@@ -24,7 +24,7 @@ class LoRA(nn.Module):
         dropout: of x, while training.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, rank: int, scaling: float, dropout: float = 0.0) -> None:
+    def __init__(self, in_dim: int, out_dim: int, rank: int, scaling: float, dropout: int | float = 0.0) -> None:
         super().__init__()
         self.scaling, self.dropout = scaling, dropout
         self.a = nn.Parameter(torch.empty(rank, in_dim))
@@ -65,8 +65,8 @@ class LoRATuner(Tuner):
         self,
         match: str | Sequence[str],
         rank: int = 8,
-        alpha: float = 16,
-        dropout: float = 0.0,
+        alpha: int | float = 16,
+        dropout: int | float = 0.0,
         rslora: bool = False,
     ) -> None:
         check_numbers("LoRATuner", rank, alpha, dropout)

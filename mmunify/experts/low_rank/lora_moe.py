@@ -31,10 +31,10 @@ class MixtureOptions:
         tasks: task indices whose documents belong to the first half, for "localized".
     """
 
-    temperature: float = 1.0
+    temperature: int | float = 1.0
     renormalize: bool = True
     rslora: bool = False
-    delta: float = 0.1
+    delta: int | float = 0.1
     tasks: Sequence[int] = (1,)
 
     @classmethod
@@ -79,9 +79,9 @@ class LoRAMoE(GatedLayer):
         num_experts: int,
         scaling: float,
         gate: Gate,
-        dropout: float = 0.0,
+        dropout: int | float = 0.0,
         balance: Balance | None = None,
-        balance_weight: float = 0.0,
+        balance_weight: int | float = 0.0,
     ) -> None:
         super().__init__(balance, balance_weight)
         self.num_experts, self.scaling, self.dropout, self.weigh = num_experts, scaling, dropout, gate
@@ -142,12 +142,12 @@ class LoRAMoETuner(Tuner):
         match: str | Sequence[str],
         rank: int = 4,
         num_experts: int = 8,
-        alpha: float = 32,
-        dropout: float = 0.0,
+        alpha: int | float = 32,
+        dropout: int | float = 0.0,
         gate: Literal["softmax", "sigmoid", "top_k"] = "softmax",
         top_k: int = 2,
         balance: Literal["none", "cv_squared", "localized"] = "none",
-        balance_weight: float = 0.0,
+        balance_weight: int | float = 0.0,
         options: Mapping[str, Any] = {},
     ) -> None:
         check_numbers("LoRAMoETuner", rank, alpha, dropout, num_experts=num_experts)

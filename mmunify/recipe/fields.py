@@ -1,7 +1,7 @@
 """The typed head of a recipe. Nodes (`{name: ..., **kwargs}`) are free here: signatures are their schema."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatchcase
 from typing import Any, get_args, get_type_hints
 
@@ -69,7 +69,7 @@ class Stage:
         mix: what one batch may hold: any "sample", samples of one "source", or of one "task".
         optim: see `Optim`.
         weights: loss weights that differ from the model's; a head of weight 0 is not run.
-        model: overrides of the recipe's model, from this stage on.
+        model: overrides of the recipe's model in this stage.
         fresh: globs of tensors that the hand-over may start anew.
         accumulate: batches per step.
         clip: largest gradient norm; 0 = no clipping.
@@ -182,6 +182,8 @@ def typed(cls: type, data: Any, path: str = "") -> tuple[dict[str, Any], list[Fa
                 clean[name] = kept
         elif entry.default == REQUIRED:
             faults.append(Fault(at, f"required and not given; wants {type_name(hints[name])}"))
+        if entry.default == REQUIRED:  # a recipe with faults still becomes a Recipe, so that all of them are found
+            clean.setdefault(name, hints[name](1 if hints[name] is int else ""))
     return clean, faults
 
 

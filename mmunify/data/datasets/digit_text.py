@@ -1,0 +1,57 @@
+"""Conversations of the digit world in words alone: what a text backbone is pretrained on."""
+
+from mmunify.data.digit_world.conversations import Conversations, make_sample
+from mmunify.data.digit_world.scene import Scene
+from mmunify.data.digit_world.words import scene_text
+from mmunify.registry import DATASETS
+from mmunify.types import Sample, Text
+
+
+def _show_text(scene: Scene) -> Text:
+    return Text(text=scene_text(scene) + " ")
+
+
+@DATASETS.register("digit_text")
+class DigitText:
+    """The conversations of `digit_world`, sample by sample, with every picture told as a grid of words.
+
+    A picture becomes "scene:" and 64 words in raster order: "red7" for a cell of that digit, "." for an empty one.
+    Requests for pictures are written as calls. Boxes are finer than the grid, so their last decimals cannot be learned
+    from it.
+
+    Args:
+        split: "train" or "test" handwriting.
+        tasks: names of tasks, or their weights; None = all of them, dialogues included.
+        turns: independent exchanges about one scene.
+        seed: of all draws.
+        length: number of samples.
+        num_digits: numbers of digits that a scene may have.
+
+    Raises:
+        DataError: an unknown split or task, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        split: str = "train",
+        tasks: list[str] | dict[str, float] | None = None,
+        turns: int = 1,
+        seed: int = 0,
+        length: int = 100_000,
+        num_digits: list[int] = [1, 2, 3, 4],
+    ) -> None:
+        self.drafts = Conversations(split, tasks, turns, seed, num_digits, size=64, warp=0.0)
+        self.length, self.prefix = length, f"digit_text-{split}-{seed}"
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample number `index`.
+
+        Raises:
+            IndexError: outside 0..length - 1.
+        """
+        if not 0 <= index < self.length:
+            raise IndexError(f"sample {index} of a digit text with {self.length} samples")
+        return make_sample(self.drafts[index], f"{self.prefix}-{index}", "digit_text", _show_text, as_text=True)

@@ -1,0 +1,63 @@
+"""Layouts from words: the calls' boxes by LayoutGPT's counting and spatial rules, and the pictures drawn from them."""
+
+from collections.abc import Mapping, Sequence
+
+from mmunify.evaluate.answers import Answer
+from mmunify.evaluate.layout import LabelledBox, score_counts, score_relation
+from mmunify.evaluate.metrics._pictures import read_back
+from mmunify.evaluate.protocol import Protocol, Tools
+from mmunify.evaluate.scores import is_located
+from mmunify.evaluate.statistics import Measure, mean, rate
+from mmunify.registry import METRICS
+
+
+@METRICS.register("layout")
+class LayoutProtocol(Protocol):
+    """Scores of layouts.
+
+    `precision`, `recall`, `accuracy`: named boxes against the objects asked for (NSR-1K's counting rule);
+    `relation_accuracy`: samples whose relations all hold (its spatial rule), over those that ask for relations;
+    `placement`: share of the objects whose box has IoU > 0.5 with the place that was asked for;
+    `read_back`, `read_back_digits`: what can be read in the picture that the expert draws.
+    """
+
+    tasks = ("layout_to_image",)
+    by_calls = True
+
+    def __call__(self, answers: Sequence[Answer], tools: Tools) -> Mapping[str, Measure]:
+        """An answer without a call has no boxes and no picture."""
+        layouts = [_boxes(answer) for answer in answers]
+        wanted = [[item["name"] for item in answer.facts["plan"]] for answer in answers]
+        counts = [
+            score_counts([label for label, _ in boxes], [(name, 1) for name in names])
+            for boxes, names in zip(layouts, wanted, strict=True)
+        ]
+        spatial = [_holds(b, a.facts["relations"]) for b, a in zip(layouts, answers, strict=True) if a.facts["relations"]]
+        return {
+            "precision": mean([score.precision or 0.0 for score in counts], tools.seed),
+            "recall": mean([score.recall or 0.0 for score in counts], tools.seed),
+            "accuracy": rate([score.accurate for score in counts]),
+            "relation_accuracy": rate(spatial),
+            "placement": mean([_placed(b, a) for b, a in zip(layouts, answers, strict=True)], tools.seed),
+            **read_back([tools.last(answer, "image") for answer in answers], wanted, tools.seed),
+        }
+
+
+def _boxes(answer: Answer) -> list[LabelledBox]:
+    """Labelled boxes of all layout calls; a box without a label says nothing."""
+    calls = [call for call in answer.reply.calls if call.task == "layout_to_image"]
+    return [(r.label, r.box) for call in calls for r in call.regions if r.box is not None and r.label]
+
+
+def _holds(boxes: Sequence[LabelledBox], relations: Sequence[tuple[str, str, str]]) -> bool:
+    """Whether all relations hold; boxes are found by their exact names, not by near ones."""
+    return all(
+        score_relation([box for box in boxes if box[0] in (first, second)], first, second, wanted)
+        for first, wanted, second in relations
+    )
+
+
+def _placed(boxes: Sequence[LabelledBox], answer: Answer) -> float:
+    plan = answer.facts["plan"]
+    hits = [any(is_located(box, item["box"]) for label, box in boxes if label == item["name"]) for item in plan]
+    return sum(hits) / len(hits)

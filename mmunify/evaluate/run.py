@@ -1,0 +1,190 @@
+"""`evaluate`: one generation pass per task, shared by all protocols, with its baselines."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmunify.errors import UserError
+from mmunify.evaluate.answers import Answer, AnswerReader, Prompt, make_prompt, random_calls, true_calls
+from mmunify.evaluate.protocol import Protocol, Run, Tools
+from mmunify.evaluate.statistics import Measure
+from mmunify.registry import DATASETS, METRICS, did_you_mean
+from mmunify.types import Sample
+
+Results = dict[str, dict[str, Measure]]
+"""Protocol -> metric -> measure. Baselines are metrics with the endings `_blank`, `_truth` and `_random`."""
+
+Respond = Callable[[Sequence[Sample], bool], Sequence[Any]]
+"""Prompts, and whether their media are blanked -> for each one `text`, `predictions` and `finished`."""
+
+ALL_TASKS = (
+    "caption",
+    "question",
+    "refer",
+    "segment",
+    "edit",
+    "remove",
+    "recolor",
+    "replace",
+    "layout_to_image",
+    "generate_image",
+    "dialogue",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """A model as evaluation sees it.
+
+    Attributes:
+        respond: answers prompts.
+        reader: reads the answers.
+        run: carries out the calls of an answer.
+        data: node of the data set (its `tasks` are filled in per task).
+        seed: of random calls and bootstraps.
+        report: told after every task (name, number of tasks).
+    """
+
+    respond: Respond
+    reader: AnswerReader
+    run: Run
+    data: Mapping[str, Any] = field(default_factory=lambda: {"name": "digit_world", "split": "test"})
+    seed: int = 0
+    report: Callable[[str, int], None] = lambda task, total: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """Answers to the prompts of one task, with and without their media; `blank` is empty where there are none."""
+
+    answers: Sequence[Answer]
+    blank: Sequence[Answer] = ()
+
+
+def run_protocols(bench: Bench, protocols: Sequence[str] | None = None, num_samples: int = 200) -> Results:
+    """Answer every task once, then let every protocol score the answers that it reads.
+
+    Args:
+        bench: the model.
+        protocols: registered names; None = all that the model's tokens allow.
+        num_samples: samples per task.
+
+    Raises:
+        UserError: an unknown protocol, or one that was asked for by name and that the model has no tokens for.
+    """
+    chosen = _choose(protocols)
+    passes = _answer_tasks(bench, _tasks_of(chosen), num_samples)
+    tools, results = Tools(run=bench.run, seed=bench.seed), {}
+    for name, protocol in chosen.items():
+        ours = [made for task, made in passes.items() if made.answers and task in (protocol.tasks or passes)]
+        if ours:
+            results[name] = _score(protocol, ours, tools, bench)
+        elif protocols is not None:
+            raise UserError(f"protocol {name!r} needs one of the tasks {protocol.tasks}, and the model has none of them")
+    return results
+
+
+def _choose(names: Sequence[str] | None) -> dict[str, Protocol]:
+    known = METRICS.names()
+    for name in names or ():
+        if name not in known:
+            raise UserError(f"no protocol named {name!r}{did_you_mean(name, known)} Known: {', '.join(known)}")
+    return {name: METRICS.build({"name": name}) for name in names or known}
+
+
+def _tasks_of(protocols: Mapping[str, Protocol]) -> list[str]:
+    """Tasks to answer, in a fixed order; a protocol without tasks of its own reads all of them, dialogues included."""
+    if any(not protocol.tasks for protocol in protocols.values()):
+        return list(ALL_TASKS)
+    wanted = {task for protocol in protocols.values() for task in protocol.tasks}
+    return [task for task in ALL_TASKS if task in wanted] + sorted(wanted.difference(ALL_TASKS))
+
+
+def _answer_tasks(bench: Bench, tasks: Sequence[str], num_samples: int) -> dict[str, Pass]:
+    passes = {}
+    for task in tasks:
+        dataset = DATASETS.build({**bench.data, "tasks": [task]})
+        # a dialogue is cut before a turn that depends on its index: every turn is tested, samples stay independent
+        drawn = (make_prompt(dataset[index], index) for index in range(min(num_samples, len(dataset))))
+        passes[task] = _answer(bench, [prompt for prompt in drawn if bench.reader.can_write(prompt)])
+        bench.report(task, len(tasks))
+    return passes
+
+
+def _answer(bench: Bench, prompts: Sequence[Prompt]) -> Pass:
+    if not prompts:
+        return Pass(answers=())
+    answers = _read(bench, prompts, blank=False)
+    return Pass(answers=answers, blank=_read(bench, prompts, blank=True) if any(p.media for p in prompts) else ())
+
+
+def _read(bench: Bench, prompts: Sequence[Prompt], blank: bool) -> list[Answer]:
+    replies = bench.respond([prompt.sample for prompt in prompts], blank)
+    return [
+        bench.reader.read(prompt, reply.text, reply.predictions, reply.finished)
+        for prompt, reply in zip(prompts, replies, strict=True)
+    ]
+
+
+def _score(protocol: Protocol, passes: Sequence[Pass], tools: Tools, bench: Bench) -> dict[str, Measure]:
+    """The model's measures, and those of its baselines with their endings; metrics without samples are left out."""
+    answers = [answer for made in passes for answer in made.answers]
+    columns: dict[str, Sequence[Answer]] = {"": answers}
+    if any(made.blank for made in passes):
+        columns["_blank"] = [answer for made in passes for answer in (made.blank or made.answers)]
+    if protocol.by_calls and any(answer.truth.calls for answer in answers):
+        columns["_truth"] = true_calls(answers, bench.reader)
+        columns["_random"] = random_calls(answers, bench.reader, bench.seed)
+    return {
+        f"{metric}{ending}": measure
+        for ending, column in columns.items()
+        for metric, measure in protocol(column, tools).items()
+        if measure.n
+    }
+
+
+# ------------------------------------------------------------------------------------------- from a bundle
+
+
+def evaluate(
+    bundle: Any,
+    protocols: Sequence[str] | None = None,
+    num_samples: int = 200,
+    split: str = "test",
+    batch_size: int = 64,
+    seed: int = 1000,
+    progress: bool = True,
+    max_new_tokens: int = 128,
+) -> Results:
+    """Evaluate a trained model on the digit world.
+
+    Args:
+        bundle: see `mmunify.checkpoint`.
+        protocols: registered names; None = all that the model's tokens allow.
+        num_samples: samples per task.
+        split: whose handwriting the scenes are made of.
+        batch_size: prompts answered together.
+        seed: of the scenes, the random calls and the bootstraps.
+        progress: show a progress bar.
+        max_new_tokens: longer answers are cut off, and count as not parsed.
+
+    Raises:
+        UserError: an unknown protocol, or one that was asked for by name and that the model has no tokens for.
+    """
+    from mmunify.evaluate.bench import make_bench
+
+    with _progress(progress) as report:
+        data = {"name": "digit_world", "split": split, "seed": seed}
+        bench = make_bench(bundle, data, batch_size, max_new_tokens, seed, report)
+        return run_protocols(bench, protocols, num_samples)
+
+
+@contextmanager
+def _progress(shown: bool) -> Iterator[Callable[[str, int], None]]:
+    """A bar that moves on by one for every task."""
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn(), disable=not shown) as bar:
+        row = bar.add_task("evaluating", total=None)
+        yield lambda task, total: bar.update(row, advance=1, total=total, description=f"evaluated {task}")

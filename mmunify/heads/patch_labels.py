@@ -1,0 +1,125 @@
+"""Dense supervision of a vision tower: what lies under every patch."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmunify import losses
+from mmunify.errors import DataError
+from mmunify.parts import Head, Unembed
+from mmunify.registry import HEADS
+from mmunify.types import Batch, Features, HeadOutput, Hidden, OutputBatch, SlotSpec
+
+COUNTS = {"class": "num_classes", "color": "num_colors"}
+
+
+@HEADS.register("patch_labels")
+class PatchLabelHead(Head):
+    """Objectness, class, colour and box of the object under each patch, by one linear layer on the tower's tokens.
+
+    It needs no backbone. One linear layer on purpose: what it can read, an adapter can read too. Boxes are absolute
+    (0..1 of the picture), so that the tower has to know where a patch is.
+
+    Args:
+        target_dim: width E of the tower (given by the composer).
+        num_classes: of the objects.
+        num_colors: of the objects.
+        features: encoder node whose tokens are supervised.
+        box_weight: of the boxes' loss.
+        beta: where the boxes' smooth L1 turns from quadratic to linear, in 0..1 of the picture.
+    """
+
+    def __init__(
+        self,
+        target_dim: int,
+        num_classes: int = 10,
+        num_colors: int = 6,
+        features: str = "image",
+        box_weight: float = 5.0,
+        beta: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.features, self.box_weight, self.beta = features, box_weight, beta
+        self.sizes = {"objectness": 1, "class": num_classes, "color": num_colors, "box": 4}
+        self.readout = nn.Linear(target_dim, sum(self.sizes.values()))
+
+    @property
+    def spec(self) -> SlotSpec | None:
+        """It opens no slot."""
+        return None
+
+    def forward(
+        self, hidden: Hidden | None, batch: Batch, features: Mapping[str, Features], unembed: Unembed | None
+    ) -> HeadOutput:
+        """Tokens (M, N, E) and targets (K, N, 7) = objectness, class, colour, x0, y0, x1, y1 -> four losses.
+
+        Raises:
+            DataError: the node is missing, or targets that don't fit the tokens.
+        """
+        outputs = self.items(batch)
+        tokens = self._tokens(features, outputs)
+        said = dict(zip(self.sizes, self.readout(tokens).split(list(self.sizes.values()), dim=-1), strict=True))
+        predictions = _predictions(said)
+        target = _target(outputs, tokens)
+        said = {name: logits[: len(target)] for name, logits in said.items()}  # prompts come without targets
+        inside = target[..., 0] > 0.5
+        count = inside.sum()
+        sums = {
+            "objectness": F.binary_cross_entropy_with_logits(
+                said["objectness"][..., 0], target[..., 0], reduction="sum"
+            ),
+            "class": self._labels("class", said["class"][inside], target[..., 1][inside]),
+            "color": self._labels("color", said["color"][inside], target[..., 2][inside]),
+            "box": self.box_weight * losses.smooth_l1(said["box"][inside], target[..., 3:][inside], self.beta),
+        }
+        counts = {name: count if name != "objectness" else count.new_tensor(inside.numel()) for name in sums}
+        return HeadOutput(losses=sums, counts=counts, predictions=predictions)
+
+    def _tokens(self, features: Mapping[str, Features], outputs: OutputBatch | None) -> Float[Tensor, "K N E"]:
+        """The tower's tokens, one item per output."""
+        if self.features not in features:
+            raise DataError(
+                f"patch_labels reads encoder node {self.features!r}; the batch has {sorted(features) or 'none'}"
+            )
+        tokens = features[self.features].tokens
+        if outputs is None:
+            return tokens[:0]
+        items = [pair[1] for pair in outputs.condition if pair is not None and pair[0] == self.features]
+        if items:
+            return tokens[torch.tensor(items, device=tokens.device)]
+        return tokens
+
+    def _labels(self, name: str, logits: Float[Tensor, "n X"], target: Float[Tensor, "n"]) -> Float[Tensor, ""]:
+        """Cross-entropy, summed; the labels come as numbers beside the boxes."""
+        size = self.sizes[name]
+        wrong = (target < 0) | (target >= size)
+        if bool(wrong.any()):
+            raise DataError(
+                f"patch_labels: {name} {target[wrong][0].item():g} is outside 0..{size - 1}; raise {COUNTS[name]}"
+            )
+        return F.cross_entropy(logits, target.long(), reduction="sum")
+
+
+def _target(outputs: OutputBatch | None, tokens: Float[Tensor, "K N E"]) -> Float[Tensor, "K N 7"]:
+    given = None if outputs is None else outputs.target
+    if given is None:
+        return tokens.new_zeros(0, tokens.shape[1], 7)
+    target = torch.stack(list(given)) if isinstance(given, list) else given
+    if target.shape != (*tokens.shape[:2], 7):
+        raise DataError(
+            f"patch_labels: targets of shape {tuple(target.shape)} for tokens of shape {tuple(tokens.shape)}"
+        )
+    return target.to(tokens.dtype)
+
+
+def _predictions(said: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the head believes: probability of an object, most likely class and colour, box."""
+    return {
+        "objectness": said["objectness"][..., 0].sigmoid(),
+        "class": said["class"].argmax(dim=-1),
+        "color": said["color"].argmax(dim=-1),
+        "box": said["box"],
+    }

@@ -1,0 +1,171 @@
+"""What can be wrong with a recipe beyond its typed head: nodes, their wiring, stages, data, tokens and paths.
+
+Nothing here loads a weight or asks the network; parts are imported, never built.
+"""
+
+import ast
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmunify.errors import UserError
+from mmunify.faults import Fault, did_you_mean, unknown
+from mmunify.paths import is_path, resolve_path
+from mmunify.recipe.fields import ModelNodes, RecipeFields, Stage
+from mmunify.recipe.merging import DATA_KEYS, GROUPS
+from mmunify.recipe.wiring import wiring_faults
+from mmunify.registry import BACKBONES, DATASETS, EXPERTS, TUNERS
+
+RUNTIME: Mapping[str, tuple[str, ...]] = {
+    "encoders": (),
+    "adapters": ("in_dim", "out_dim"),
+    "heads": ("in_dim", "target_dim"),
+    "detokenizers": ("in_dim",),
+}
+"""Arguments that the composer supplies, by group of nodes."""
+
+
+def model_faults(model: ModelNodes, path: str = "model") -> list[Fault]:
+    """Faults of the model's nodes and of what they say of each other."""
+    if not any((model.encoders, model.backbone, model.heads, model.detokenizers)):
+        return [Fault(path, "has no parts; give it a backbone, or an encoder and a detokenizer")]
+    return [
+        *_group_faults("encoders", model.encoders, path),
+        *_adapter_faults(model.adapters, path),
+        *_group_faults("heads", model.heads, path),
+        *_group_faults("detokenizers", model.detokenizers, path),
+        *(BACKBONES.check(model.backbone, f"{path}.backbone") if model.backbone is not None else []),
+        *(fault for i, node in enumerate(model.tuners) for fault in TUNERS.check(node, f"{path}.tuners.{i}")),
+        *wiring_faults(model, path),
+        *weight_faults(model.weights, model, f"{path}.weights"),
+    ]
+
+
+def weight_faults(weights: Mapping[str, float], model: ModelNodes, path: str) -> list[Fault]:
+    """Loss weights of nodes that compute no loss. A key is a node, or `node/loss`."""
+    known = [*model.heads, *(name for name in model.detokenizers if name not in model.heads)]
+    strange = [key for key in weights if key.partition("/")[0] not in known]
+    return [Fault(f"{path}.{key}", unknown("head or detokenizer", key.partition("/")[0], known)) for key in strange]
+
+
+def stage_faults(stages: Sequence[Stage]) -> list[Fault]:
+    """Faults of the stages' names, globs and data; their typed head is checked elsewhere."""
+    faults, names = [], [stage.name for stage in stages]
+    for index, stage in enumerate(stages):
+        path = f"stages.{index}"
+        if stage.name and names.index(stage.name) != index:
+            first = f"stages.{names.index(stage.name)}"
+            faults.append(Fault(f"{path}.name", f"{stage.name!r} is already the name of {first}; choose another"))
+        if not stage.learns:
+            faults.append(Fault(f"{path}.learns", 'is empty, so nothing would learn; give globs such as "adapters.*"'))
+        if not stage.data:
+            faults.append(Fault(f"{path}.data", f"is empty; give at least one data set, one of {DATASETS.names()}"))
+        for place, node in enumerate(stage.data):
+            faults += _data_faults(node, f"{path}.data.{place}")
+    return faults
+
+
+def expert_faults(experts: Mapping[str, Any]) -> list[Fault]:
+    """Faults of the experts' nodes, and experts that don't answer their task."""
+    faults = []
+    for task, node in experts.items():
+        found = EXPERTS.check(node, f"experts.{task}")
+        faults += found or _wrong_task(task, node)
+    return faults
+
+
+def expert_notes(recipe: RecipeFields) -> list[str]:
+    """Tasks that no expert answers, and experts that no task calls."""
+    tasks = recipe.tokens.tasks
+    unanswered = [f"tokens.tasks: no expert answers {task!r}" for task in tasks if task not in recipe.experts]
+    uncalled = [task for task in recipe.experts if task not in tasks]
+    hints = {task: did_you_mean(task, tasks) for task in uncalled}
+    return [*unanswered, *(f"experts.{task}: tokens.tasks has no {task!r}{hint}" for task, hint in hints.items())]
+
+
+def token_faults(recipe: RecipeFields, kinds: Sequence[str]) -> list[Fault]:
+    """Task and grounding names that cannot be tags, and an unknown chat template."""
+    from mmunify.data.chat import CHATS
+    from mmunify.tokens import TokenRegistry
+
+    faults = []
+    if recipe.chat not in CHATS:
+        faults.append(Fault("chat", unknown("chat template", recipe.chat, list(CHATS))))
+    try:
+        TokenRegistry(recipe.tokens.tasks, recipe.tokens.grounding, kinds)
+    except UserError as error:
+        faults.append(Fault("tokens", str(error)))
+    return faults
+
+
+def path_faults(value: Any, path: str, key: str = "") -> Iterator[Fault]:
+    """Paths of this machine that don't exist, anywhere inside a node."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from path_faults(item, f"{path}.{name}", str(name))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from path_faults(item, f"{path}.{index}", key)
+    elif is_path(key, value) and not Path(resolve_path(value)).exists():
+        yield Fault(path, f"no file or folder {value!r} (looked at {resolve_path(value)})")
+
+
+def trainer_faults(trainer: Mapping[str, Any]) -> list[Fault]:
+    """Keys that `lightning.Trainer` doesn't take."""
+    known = trainer_arguments()
+    surplus = [key for key in trainer if known and key not in known]
+    return [
+        Fault(f"trainer.{k}", f"lightning.Trainer takes no {k}{did_you_mean(k, known, quoted=False)}") for k in surplus
+    ]
+
+
+def trainer_arguments() -> list[str]:
+    """Arguments of `lightning.Trainer`, read from its source: importing Lightning takes seconds."""
+    spec = importlib.util.find_spec("lightning")
+    folders = spec.submodule_search_locations if spec else None
+    file = Path(next(iter(folders or []), "")) / "pytorch/trainer/trainer.py"
+    if not file.is_file():
+        return []
+    classes = [node for node in ast.parse(file.read_text("utf-8")).body if isinstance(node, ast.ClassDef)]
+    functions = [f for c in classes if c.name == "Trainer" for f in c.body if isinstance(f, ast.FunctionDef)]
+    arguments = next((f.args for f in functions if f.name == "__init__"), None)
+    return [a.arg for a in [*arguments.args[1:], *arguments.kwonlyargs]] if arguments else []
+
+
+def _group_faults(group: str, nodes: Mapping[str, Any], path: str) -> list[Fault]:
+    owned = {name: node for name, node in nodes.items() if not (isinstance(node, Mapping) and "share" in node)}
+    found = [GROUPS[group].check(node, f"{path}.{group}.{name}", RUNTIME[group]) for name, node in owned.items()]
+    return [fault for faults in found for fault in faults]
+
+
+def _adapter_faults(adapters: Mapping[str, Any], path: str) -> list[Fault]:
+    single = {name: node for name, node in adapters.items() if not isinstance(node, list)}
+    faults = _group_faults("adapters", single, path)
+    for name, nodes in adapters.items():
+        if isinstance(nodes, list):
+            listed = {str(index): node for index, node in enumerate(nodes)}
+            found = _group_faults("adapters", listed, path)
+            faults += [Fault(f.path.replace(".adapters.", f".adapters.{name}.", 1), f.message) for f in found]
+    return faults
+
+
+def _data_faults(node: Any, path: str) -> list[Fault]:
+    if not isinstance(node, Mapping):
+        return DATASETS.check(node, path)
+    own = {key: value for key, value in node.items() if key not in DATA_KEYS}
+    faults = DATASETS.check(own, path)
+    weight = node.get("weight", 1.0)
+    if not isinstance(weight, int | float) or isinstance(weight, bool) or not weight > 0:
+        faults.append(Fault(f"{path}.weight", f"must be a number above 0, got {weight!r}"))
+    size = node.get("batch_size", 1)
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        faults.append(Fault(f"{path}.batch_size", f"must be a whole number above 0, got {size!r}"))
+    return faults
+
+
+def _wrong_task(task: str, node: Mapping[str, Any]) -> list[Fault]:
+    answers = getattr(EXPERTS.get(node["name"]), "tasks", ())
+    if not isinstance(answers, Sequence) or not answers or task in answers:
+        return []
+    return [Fault(f"experts.{task}.name", f"expert {node['name']!r} answers {', '.join(answers)}, not {task!r}")]

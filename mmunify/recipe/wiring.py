@@ -1,0 +1,119 @@
+"""What nodes say of each other: `kind`, `from`, `share`, and who reads whom."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmunify.faults import Fault, unknown
+from mmunify.recipe.fields import ModelNodes
+from mmunify.registry import HEADS
+from mmunify.signature import parameters
+
+KINDS = ("image", "video", "audio", "text")
+"""Kinds of media that need no encoder to be known."""
+
+READABLE: Mapping[str, tuple[str, ...]] = {
+    "encoders": ("encoders",),
+    "adapters": ("encoders",),
+    "heads": ("encoders",),
+    "detokenizers": ("heads", "encoders", "detokenizers"),
+}
+"""Groups that the nodes of a group may read `from:`."""
+
+
+def media_kinds(model: ModelNodes) -> tuple[str, ...]:
+    """Kinds of media that go in or come out, text left out; "image" when there are none."""
+    sides = (("encoders", model.encoders), ("heads", model.heads))
+    named = [_kind(name, node) for side, nodes in sides for name, node in nodes.items() if _has_kind(side, name, node)]
+    return tuple(dict.fromkeys(kind for kind in named if kind != "text")) or ("image",)
+
+
+def wiring_faults(model: ModelNodes, path: str = "model") -> list[Fault]:
+    """Nodes that name unknown nodes or kinds, encoders that nobody reads, parts that lack a backbone."""
+    return [*_named(model, path), *_unread(model, path), *_without_backbone(model, path)]
+
+
+def sources(group: str, name: str, node: Any) -> list[str]:
+    """The nodes that a node reads, as "encoders.image"; its own name's where it says nothing."""
+    first = node[0] if isinstance(node, list) and node else node
+    given = first.get("from") if isinstance(first, Mapping) else None
+    if given is None:
+        return _default_sources(group, name, first)
+    listed = [str(each) for each in (given if isinstance(given, list) else [given])]
+    bare = "" if group == "detokenizers" else "encoders."
+    return [each if "." in each else bare + each for each in listed]
+
+
+def _default_sources(group: str, name: str, node: Any) -> list[str]:
+    if group == "adapters":
+        return [f"encoders.{name}"]
+    if group == "detokenizers":
+        return [f"heads.{name}"]
+    target = _target(node) if group == "heads" else None
+    return [f"encoders.{target}"] if target else []
+
+
+def _target(node: Any) -> str | None:
+    """The encoder whose features a head learns, if its constructor has a `target`."""
+    if not isinstance(node, Mapping) or node.get("name") not in HEADS.names():
+        return None
+    try:
+        parameter = parameters(HEADS.get(node["name"])).get("target")
+    except ImportError:
+        return None
+    value = node.get("target", parameter.default) if parameter is not None else None
+    return value if isinstance(value, str) else None
+
+
+def _groups(model: ModelNodes) -> Iterator[tuple[str, str, Any]]:
+    for group in READABLE:
+        for name, node in getattr(model, group).items():
+            yield group, name, node
+
+
+def _named(model: ModelNodes, path: str) -> Iterator[Fault]:
+    nodes = {group: list(getattr(model, group)) for group in READABLE}
+    kinds = list(dict.fromkeys([*KINDS, *(_kind(name, node) for name, node in model.encoders.items())]))
+    for group, name, node in _groups(model):
+        at = f"{path}.{group}.{name}"
+        given = node if isinstance(node, Mapping) else {}
+        known = [f"{side}.{each}" for side in READABLE[group] for each in nodes[side] if (side, each) != (group, name)]
+        for source in () if "share" in given else sources(group, name, node):
+            if source not in known:
+                yield Fault(f"{at}.{_source_key(given)}", unknown("node", source, known))
+        others = [each for each in nodes[group] if each != name]
+        if "share" in given and given["share"] not in others:
+            yield Fault(f"{at}.share", unknown("other node", given["share"], others))
+        if "kind" in given and group != "encoders" and given["kind"] not in kinds:
+            yield Fault(f"{at}.kind", unknown("kind", str(given["kind"]), kinds))
+
+
+def _source_key(node: Mapping[str, Any]) -> str:
+    return "target" if "target" in node and "from" not in node else "from"
+
+
+def _unread(model: ModelNodes, path: str) -> Iterator[Fault]:
+    """Encoders that no adapter, head, de-tokenizer or other encoder reads."""
+    read = {source for group, name, node in _groups(model) for source in sources(group, name, node)}
+    read |= {f"encoders.{name}" for name in model.heads}
+    for name in model.encoders:
+        if f"encoders.{name}" not in read:
+            message = f"nobody reads it; add model.adapters.{name}, or a node that says from: {name}"
+            yield Fault(f"{path}.encoders.{name}", message)
+
+
+def _without_backbone(model: ModelNodes, path: str) -> Iterator[Fault]:
+    groups = [group for group in ("adapters", "heads", "tuners") if getattr(model, group)]
+    tuners_of_backbone = any("on" not in node for node in model.tuners if isinstance(node, Mapping))
+    if groups == ["tuners"] and not tuners_of_backbone:
+        return
+    if groups and model.backbone is None:
+        yield Fault(f"{path}.backbone", f"is missing, and {' and '.join(groups)} need one")
+
+
+def _kind(name: str, node: Any) -> str:
+    return str(node.get("kind", name)) if isinstance(node, Mapping) else name
+
+
+def _has_kind(side: str, name: str, node: Any) -> bool:
+    """Heads may have any name ("text", "balance"): only media kinds and explicit ones count."""
+    return side == "encoders" or name in KINDS or (isinstance(node, Mapping) and "kind" in node)

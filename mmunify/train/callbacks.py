@@ -1,0 +1,124 @@
+"""Callbacks of every stage: the progress bar, resumable checkpoints, the speed, and quiet surroundings."""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+
+class ProgressCallback(pl.Callback):
+    """A progress bar with the loss and the speed, on the main process.
+
+    Args:
+        title: in front of the bar.
+        steps: of the stage.
+    """
+
+    def __init__(self, title: str, steps: int) -> None:
+        self.title, self.steps = title, steps
+        self._bar: Any = None
+        self._task: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar where the run stands."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if not trainer.is_global_zero:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+        )
+        done = trainer.fit_loop.batch_idx + 1
+        self._task = self._bar.add_task(self.title, total=self.steps, completed=done, note="")
+        self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move on by one."""
+        if self._bar is not None:
+            metrics = pl_module.step_metrics
+            self._bar.update(self._task, completed=batch_idx + 1, note=f"loss {metrics['loss']:.4f}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the message stands below it."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class CheckpointCallback(pl.Callback):
+    """Saves the state of a stage every few steps, written aside and then renamed; the newest one is kept.
+
+    Args:
+        path: of the checkpoint.
+        every: steps between two.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time."""
+        if (batch_idx + 1) % self.every == 0:
+            aside = self.path.with_name(self.path.name + ".new")
+            trainer.save_checkpoint(aside)
+            if trainer.is_global_zero:
+                os.replace(aside, self.path)
+            trainer.strategy.barrier("checkpoint")
+
+
+class SpeedCallback(pl.Callback):
+    """Logs positions per second of this process (padding not counted) and seconds per step."""
+
+    def __init__(self) -> None:
+        self._start = 0.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log what the step took."""
+        seconds = time.perf_counter() - self._start
+        metrics = {"tokens_per_second": pl_module.step_metrics["tokens"] / seconds, "seconds": seconds}
+        pl_module.log_dict(metrics, batch_size=1)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's banners and hints down; its errors and everybody else's messages come through."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning_utilities")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,105 @@
+"""The folder of a run: what is finished, where the interrupted stage left off, and what each stage recorded."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mmunify.errors import UserError
+
+STATE_FILE = "run.json"
+_FOLDER_VARIABLE = "MMUNIFY_RUN_FOLDER"
+
+
+def main_process() -> bool:
+    """Whether this process is the first of a run's; the others stay silent and write nothing."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return rank_zero_only.rank == 0
+
+
+class RunFolder:
+    """`runs/<name>/` with `run.json`, one bundle per finished stage, `<stage>.ckpt` of the interrupted one, and `logs/`.
+
+    Args:
+        path: of the folder.
+        identity: what a resumed run must have in common with the interrupted one, as plain data.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        self.path, self.identity = path, identity
+        self.records: dict[str, dict[str, Any]] = {}
+
+    @classmethod
+    def open(cls, out: str | Path | None, name: str, identity: dict[str, Any], resume: bool) -> "RunFolder":
+        """A new folder, or the one to go on in.
+
+        Args:
+            out: the folder; None = `runs/<name>`, with a number behind it when that one is taken.
+            name: of the recipe.
+            identity: see the class.
+            resume: whether to go on with what lies there; without anything there, the run starts.
+
+        Raises:
+            UserError: the folder holds a run and `resume` is off, or a run of another recipe.
+        """
+        if not main_process():  # the launcher started this process beside the first one, which has chosen
+            out = os.environ.get(_FOLDER_VARIABLE, out)
+        path = Path(out) if out is not None else _default_folder(Path("runs") / (name or "run"), resume)
+        folder = cls(path.expanduser().absolute(), json.loads(json.dumps(identity)))
+        if folder._file.exists():
+            folder._take_over(resume)
+        if main_process():
+            os.environ[_FOLDER_VARIABLE] = str(folder.path)
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder._write()
+        return folder
+
+    @property
+    def _file(self) -> Path:
+        return self.path / STATE_FILE
+
+    def is_finished(self, stage: str) -> bool:
+        """Whether a stage needs no more work."""
+        return stage in self.records
+
+    def bundle(self, stage: str) -> Path:
+        """Folder of a finished stage's bundle."""
+        return self.path / stage
+
+    def checkpoint(self, stage: str) -> Path:
+        """File of an interrupted stage's state."""
+        return self.path / f"{stage}.ckpt"
+
+    def finish(self, stage: str, record: dict[str, Any]) -> None:
+        """Note that a stage is done and its bundle written; its checkpoint is no longer needed."""
+        self.records[stage] = record
+        if main_process():
+            self._write()
+            self.checkpoint(stage).unlink(missing_ok=True)
+
+    def _take_over(self, resume: bool) -> None:
+        if main_process() and not resume:
+            raise UserError(f"{self.path} already holds a run; go on with it by resume (--resume), or choose another folder")
+        state = json.loads(self._file.read_text())
+        different = [key for key in self.identity if self.identity[key] != state["identity"].get(key)]
+        if different and resume:
+            raise UserError(
+                f"the run in {self.path} has another {', '.join(different)} than the recipe, so it can't be resumed; "
+                "start anew in another folder"
+            )
+        self.records = state["stages"]
+
+    def _write(self) -> None:
+        aside = self._file.with_suffix(".new")
+        aside.write_text(json.dumps({"identity": self.identity, "stages": self.records}, indent=1))
+        os.replace(aside, self._file)
+
+
+def _default_folder(base: Path, resume: bool) -> Path:
+    """`runs/x`, `runs/x-2`, ...: the first that is free, or the last that is taken when resuming."""
+    taken, number, path = None, 1, base
+    while (path / STATE_FILE).exists():
+        taken, number = path, number + 1
+        path = base.with_name(f"{base.name}-{number}")
+    return taken if resume and taken is not None else path

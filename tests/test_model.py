@@ -1,0 +1,103 @@
+"""UnifiedModel: placement, frozen parts, missing media, losses as sums."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mmunify.compose import compose
+from mmunify.errors import PlacementError
+from mmunify.model import place
+from mmunify.parts import Context
+from mmunify.types import Embeds
+
+
+def test_report_holds_sums_and_counts_of_every_head(model, processor, make_sample):
+    batch = processor([make_sample("a", 1, 1), make_sample("bb", 0, 2), make_sample("ccc", 2)])
+    report = model.train()(batch)
+    assert set(report.losses) == {"text/cross_entropy", "image/mse"}
+    assert int(report.counts["text/cross_entropy"]) == int((batch.labels != -100).sum())
+    assert int(report.counts["image/mse"]) == 3
+    by_hand = sum(report.losses[name] / report.counts[name] for name in report.losses)
+    torch.testing.assert_close(report.total, by_hand)
+
+
+def test_weights_scale_losses_and_zero_skips_the_head(nodes, processor, make_sample):
+    batch = processor([make_sample("a", 1, 1)])
+    plain, weighted = compose(**nodes)(batch), compose(**nodes, weights={"image": 6.0})(batch)
+    difference = weighted.total - plain.total
+    torch.testing.assert_close(difference, 5 * plain.losses["image/mse"])
+    assert set(compose(**nodes, weights={"image": 0})(batch).losses) == {"text/cross_entropy"}
+
+
+def test_sums_of_a_batch_are_the_sums_of_its_samples(model, processor, make_sample):
+    samples = [make_sample("a", 2, 1), make_sample("bb", 0, 0), make_sample("cccc", 1, 2), make_sample("d", 3, 0)]
+    model.eval()
+    together = model(processor(samples)).losses
+    alone = [model(processor([sample])).losses for sample in samples]
+    for name, loss in together.items():
+        torch.testing.assert_close(loss, sum(losses[name] for losses in alone), rtol=1e-5, atol=1e-5)
+
+
+def test_every_media_item_of_a_sample_reaches_the_backbone(model, processor, make_sample):
+    batch = processor([make_sample("two", 2)])
+    embeds = model.embed(batch, model.encode(batch))
+    items = embeds[batch.media["image"].slots].reshape(2, 16, -1)
+    adapted = model.adapters["image"](model.encode(batch)["image"], Context()).tokens
+    torch.testing.assert_close(items, adapted)
+    assert not torch.allclose(items[0], items[1])
+
+
+def test_learning_parts_take_part_without_any_medium(model, processor, make_sample):
+    model.train()(processor([make_sample("text only", 0)])).total.backward()
+    missing = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None and not name.startswith("encoders.")
+    ]
+    assert missing == []
+    assert all(float(p.grad.abs().sum()) == 0 for p in model.adapters.parameters())
+
+
+def test_frozen_encoder_builds_no_graph_and_stays_in_eval_mode(model, processor, make_sample):
+    model.encoders.requires_grad_(False)
+    model.train()
+    assert not any(module.training for module in model.encoders["image"].modules())
+    assert model.backbone.training
+    features = model.encode(processor([make_sample("a")]))["image"]
+    assert not features.tokens.requires_grad
+
+
+def test_wrong_number_of_embeddings_names_node_numbers_and_sample(model, processor, make_sample):
+    batch = processor([make_sample("apple")])
+    embeds = torch.zeros(*batch.input_ids.shape, 4)
+    items = Embeds(tokens=torch.zeros(1, 15, 4))
+    with pytest.raises(PlacementError, match=r"'image' made 15 embeddings for 16 slots .* first sample 'apple'"):
+        place(embeds, batch.media["image"].slots, items, "image", batch)
+
+
+def test_masked_slots_are_left_out(processor, make_sample):
+    batch = processor([make_sample("apple")])
+    slots = batch.media["image"].slots.clone()
+    slots[slots.nonzero()[0][0], slots.nonzero()[0][1]] = False
+    mask = torch.ones(1, 16, dtype=torch.bool)
+    mask[0, 0] = False
+    embeds = torch.zeros(*batch.input_ids.shape, 4)
+    made = place(embeds, slots, Embeds(tokens=torch.ones(1, 16, 4), mask=mask), "image", batch)
+    assert float(made.sum()) == 15 * 4
+
+
+def test_logits_never_exist_for_the_whole_sequence(model, processor, make_sample, monkeypatch):
+    rows = []
+    unembed = model.backbone.unembed
+    monkeypatch.setattr(model.backbone, "unembed", lambda states, r=None: rows.append(len(states)) or unembed(states, r))
+    batch = processor([make_sample("apple", 2)])
+    model(batch)
+    assert sum(rows) == int((batch.labels != -100).sum()) < batch.input_ids.numel() / 2
+
+
+def test_cached_features_give_the_same_losses(model, processor, make_sample):
+    batch = processor([make_sample("a", 2), make_sample("b", 1)])
+    features = model.encode(batch)["image"]
+    cached = replace(batch, media={"image": replace(batch.media["image"], values=None, features=features)})
+    torch.testing.assert_close(model(cached).total, model(batch).total)
