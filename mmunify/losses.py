@@ -89,10 +89,8 @@ def structural_similarity(
     """
     curve = _gaussian(prediction, size, sigma)
     both = torch.stack([prediction, target, prediction**2, target**2, prediction * target])
-    down = F.conv2d(both.flatten(0, 2)[:, None], curve[:, :, :, None])
-    mean_p, mean_t, square_p, square_t, product = F.conv2d(down, curve[:, :, None, :]).unflatten(0, both.shape[:3])[
-        :, :, :, 0
-    ]
+    blurred = F.conv2d(F.conv2d(both.flatten(0, 2)[:, None], curve[..., None]), curve[:, :, None])
+    mean_p, mean_t, square_p, square_t, product = blurred[:, 0].unflatten(0, both.shape[:3])
     c1, c2 = 0.01**2, 0.03**2  # the paper's constants for a range of one
     covariance = product - mean_p * mean_t
     spread = (square_p - mean_p**2).clamp(min=0) + (square_t - mean_t**2).clamp(min=0)

@@ -84,11 +84,13 @@ class Part(nn.Module, ABC):
         external: for a part loaded from a `path:`, that path (hub id or folder): a bundle stores a reference
             to it instead of its tensors as long as they were never trained; None = the bundle stores all.
         node: name of the node that the composer gave to the part ("image"); a head finds its items by it.
+        added: globs, within an external part, of tensors that its path does not provide (rows of new tokens).
         players: names of adversaries -> globs of their parameters, for parts that train against each other.
     """
 
     external: str | None = None
     node: str = ""
+    added: ClassVar[Sequence[str]] = ("new_rows.*", "new_output_rows.*")
     players: ClassVar[Mapping[str, Sequence[str]]] = {}
 
 
@@ -138,7 +140,7 @@ class Backbone(Part):
 
     @abstractmethod
     def new_cache(self) -> Any:
-        """An empty key/value cache for generation; it can `crop(length)`."""
+        """An empty key/value cache for generation; its `crop(-n)` forgets the last n columns."""
 
     @abstractmethod
     def add_tokens(self, groups: Mapping[str, Sequence[str]]) -> None:

@@ -227,7 +227,9 @@ def _arguments(thing: Any, node: Node, wiring: Sequence[str]) -> dict[str, Any]:
     return {k: v for k, v in node.items() if k != "name" and (k in takes or k not in wiring)}
 
 
-def _elements(value: Any, path: str) -> list[tuple[str, Any]]:
+def _elements(value: Any, path: str, many: bool) -> list[tuple[str, Any]]:
+    if not many:
+        return [(path, value)]
     pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
     return [(f"{path}.{key}", item) for key, item in pairs]
 
@@ -242,10 +244,8 @@ def _value_faults(annotation: Any, value: Any, path: str, title: str, runtime: t
         return []
     if many and not isinstance(value, list | tuple | Mapping):
         return [Fault(path, f"{title} wants {registry.kind} nodes, got {value!r}")]
-    nodes = _elements(value, path) if many else [(path, value)]
-    return [
-        fault for at, node in nodes if not _is_built(node, registry) for fault in registry._check(node, at, runtime)
-    ]
+    nodes = [(at, node) for at, node in _elements(value, path, many) if not _is_built(node, registry)]
+    return [fault for at, node in nodes for fault in registry._check(node, at, runtime)]
 
 
 def _is_built(value: Any, registry: Registry) -> bool:

@@ -152,7 +152,7 @@ class RecordReader:
         for index, role in enumerate(spoken):
             wanted = ("user", "assistant")[index % 2]
             if role != wanted:
-                raise self._error(f"turns must alternate, the human first; turn {index + 1} is {role!r}, not {wanted!r}")
+                raise self._error(f"turns must alternate, human first; turn {index + 1} is {role!r}, not {wanted!r}")
         if not spoken:
             raise self._error("conversations hold a system turn and nothing else")
 

@@ -68,11 +68,11 @@ class PixelDecoder(Detokenizer):
         """
         if states.shape[1] != self.grid**2:
             raise DataError(
-                f"a pixel_decoder with grid={self.grid} decodes {self.grid**2} features per picture, got {states.shape[1]}; "
-                f"choose its grid (and the head's num_queries) to match"
+                f"a pixel_decoder with grid={self.grid} decodes {self.grid**2} features per picture, "
+                f"got {states.shape[1]}; choose its grid (and the head's num_queries) to match"
             )
         raster = states.transpose(1, 2).unflatten(2, (self.grid, self.grid))
-        return self.layers(raster.to(self.layers[0].weight.dtype)).sigmoid()
+        return self.layers(raster).sigmoid()
 
     def loss(self, target: Float[Tensor, "K C H W"], condition: Condition, draw: Draw) -> HeadOutput:
         """Distance to pixels in 0..1, summed over K pictures; `draw` isn't needed."""
@@ -90,11 +90,9 @@ class PixelDecoder(Detokenizer):
         return self(condition.states)
 
     def _distance(self, pixels: Float[Tensor, "K C H W"], target: Float[Tensor, "K C H W"]) -> Float[Tensor, ""]:
-        return (
-            losses.l1(pixels, target)
-            if self.objective == "l1"
-            else losses.feature_mse(pixels.flatten(1), target.flatten(1))
-        )
+        if self.objective == "l1":
+            return losses.l1(pixels, target)
+        return losses.feature_mse(pixels.flatten(1), target.flatten(1))
 
     def _load(self, file: Path) -> None:
         try:

@@ -1,5 +1,7 @@
 """CLIP's vision tower, from transformers."""
 
+import json
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -105,25 +107,24 @@ class CLIPEncoder(Encoder):
 def _absolute(layer: int, depth: int) -> int:
     if not -depth - 1 <= layer <= depth:
         raise UserError(
-            f"clip has no layer {layer}: its {depth} layers make hidden states 0..{depth}, or {-depth - 1}..-1 from the end"
+            f"clip has no layer {layer}: its {depth} layers make hidden states 0..{depth}, "
+            f"or {-depth - 1}..-1 from the end"
         )
     return layer % (depth + 1)
 
 
-def _random_tower(config: dict | None) -> nn.Module:
+def _random_tower(config: dict | None) -> Any:
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     if config is None:
         raise UserError(
-            "a clip encoder needs path: (hub id or folder) or config: (CLIPVisionConfig's arguments); got neither"
+            "a clip encoder needs path: (hub id or folder) or config: (arguments of CLIPVisionConfig); got neither"
         )
     settings = {key: value for key, value in config.items() if key != "model_type"}
     return CLIPVisionModel(CLIPVisionConfig(**settings))
 
 
-def _load_tower(path: str, dtype: str, revision: str | None) -> nn.Module:
-    from pathlib import Path
-
+def _load_tower(path: str, dtype: str, revision: str | None) -> Any:
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     settings = _read_json(path, "config.json", revision)
@@ -133,17 +134,12 @@ def _load_tower(path: str, dtype: str, revision: str | None) -> nn.Module:
     if Path(path).is_dir():
         check_weights(path)
     config = CLIPVisionConfig(**{k: v for k, v in settings.get("vision_config", settings).items() if k != "model_type"})
+    hub: dict[str, Any] = {"revision": revision, "use_safetensors": True, "output_loading_info": True}
     try:
-        model, report = CLIPVisionModel.from_pretrained(
-            path,
-            config=config,
-            dtype=getattr(torch, dtype),
-            revision=revision,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        loaded: Any = CLIPVisionModel.from_pretrained(path, config=config, dtype=getattr(torch, dtype), **hub)
     except Exception as error:  # OSError, RuntimeError on shapes, ...: all mean that the files can't be used
         raise CheckpointError(f"the clip tower {path!r} cannot be loaded: {error}") from error
+    model, report = loaded
     if report["missing_keys"]:
         names = sorted(report["missing_keys"])
         raise CheckpointError(f"{path!r} lacks {len(names)} tensors of its vision tower, first {names[0]!r}")
@@ -157,8 +153,6 @@ def _statistics(path: str | None, revision: str | None) -> tuple[tuple[float, ..
 
 
 def _read_json(path: str, name: str, revision: str | None, required: bool = True) -> dict[str, Any]:
-    import json
-
     from transformers.utils import cached_file
 
     try:

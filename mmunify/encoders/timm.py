@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmunify.encoders._pictures import single_frame
 from mmunify.errors import CheckpointError, UserError
@@ -21,7 +21,7 @@ FILES = ("config.json", "model.safetensors")
 
 @ENCODERS.register("timm")
 class TimmEncoder(Encoder):
-    """The unpooled features of a timm model (https://github.com/huggingface/pytorch-image-models), as a raster of tokens.
+    """The unpooled features of any timm model (https://github.com/huggingface/pytorch-image-models), as a raster.
 
     Class, distillation and register tokens are dropped; `pooled` is what the model's own head would read.
 
@@ -31,8 +31,8 @@ class TimmEncoder(Encoder):
             path, it describes the tower where no weights are read (on the meta device).
         pretrained: download the weights of `model`.
         model_args: further arguments of the architecture (embed_dim, depth, img_size, ...).
-        layer: block (of a convolutional tower: stage) to read, negative from the end; the ones above are let go. None = the
-            model's final features.
+        layer: block (of a convolutional tower: stage) to read, negative from the end; the ones above are let go.
+            None = the model's final features.
         layers: further indices, for `Features.layers`.
         norm: whether the model's final norm is applied to `layer` and `layers`.
         size: height and width of the pictures; None = the model's own.
@@ -117,7 +117,7 @@ class TimmEncoder(Encoder):
 
 
 def save_folder(
-    model: nn.Module,
+    model: Any,
     folder: str | Path,
     dtype: torch.dtype = torch.float32,
     model_args: Mapping[str, Any] | None = None,
@@ -158,11 +158,8 @@ def _portable(described: Mapping[str, Any], arguments: Mapping[str, Any], num_cl
     """What `pretrained_cfg` says of the pictures, without where the original weights came from."""
     kept = ("interpolation", "crop_pct", "mean", "std", "first_conv", "classifier", "fixed_input_size")
     size = _square(arguments["img_size"]) if "img_size" in arguments else tuple(described["input_size"][1:])
-    return {
-        **{key: described[key] for key in kept if key in described},
-        "input_size": [3, *size],
-        "num_classes": num_classes,
-    }
+    numbers = {key: described[key] for key in kept if key in described}
+    return {**numbers, "input_size": [3, *size], "num_classes": num_classes}
 
 
 def _source(path: str | None, model: str | None, pretrained: bool, revision: str | None) -> tuple[str, bool]:
@@ -172,7 +169,7 @@ def _source(path: str | None, model: str | None, pretrained: bool, revision: str
         folder = Path(path) if Path(path).is_dir() else _download(path, revision)
         if not (folder / "config.json").is_file():
             raise CheckpointError(
-                f"{folder} holds no config.json, so it is no timm folder (see mmunify.encoders.timm.save_folder)"
+                f"{folder} holds no config.json: it is no timm folder (see timm.save_folder)"
             )
         if not on_meta:
             check_weights(folder)
@@ -188,12 +185,10 @@ def _download(path: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(path, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # no such repository, no network, no valid name: one answer for the user
-        raise CheckpointError(
-            f"timm path {path!r} is neither a folder nor a hub repository in reach: {error}"
-        ) from error
+        raise CheckpointError(f"timm path {path!r} is neither a folder nor a hub id in reach: {error}") from error
 
 
-def _create(source: str, weights: bool, arguments: dict[str, Any]) -> nn.Module:
+def _create(source: str, weights: bool, arguments: dict[str, Any]) -> Any:
     import timm
 
     name = source.split(".")[0]
@@ -228,7 +223,7 @@ def _read_config(source: str) -> dict[str, Any]:
     return json.loads((Path(source.removeprefix("local-dir:")) / "config.json").read_text(encoding="utf-8"))
 
 
-def _preprocess(model: nn.Module, arguments: Mapping[str, Any], size: int | None, fit: str) -> Preprocess:
+def _preprocess(model: Any, arguments: Mapping[str, Any], size: int | None, fit: str) -> Preprocess:
     described = model.pretrained_cfg
     chosen = size or arguments.get("img_size") or tuple(described["input_size"][1:])
     return Preprocess(

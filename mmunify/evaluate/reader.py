@@ -120,11 +120,10 @@ def _color_mask(picture: np.ndarray, color: int) -> Bool[np.ndarray, "H W"]:
 
 
 def _blobs(mask: Bool[np.ndarray, "H W"]) -> np.ndarray:
-    """Number of the blob of every pixel, 0 outside; pieces one pixel apart are one blob, as pen strokes break."""
+    """Number of the blob of every pixel, 0 outside."""
     from skimage.measure import label
-    from skimage.morphology import dilation
 
-    return np.asarray(label(dilation(mask, np.ones((2, 2))), connectivity=2)) * mask
+    return np.asarray(label(mask, connectivity=2))
 
 
 def _read_blob(picture: np.ndarray, mask: np.ndarray, color: int) -> Found:

@@ -68,9 +68,7 @@ class PatchLabelHead(Head):
         inside = target[..., 0] > 0.5
         count = inside.sum()
         sums = {
-            "objectness": F.binary_cross_entropy_with_logits(
-                said["objectness"][..., 0], target[..., 0], reduction="sum"
-            ),
+            "objectness": losses.bce(said["objectness"].flatten()[:, None], target[..., 0].flatten()[:, None]),
             "class": self._labels("class", said["class"][inside], target[..., 1][inside]),
             "color": self._labels("color", said["color"][inside], target[..., 2][inside]),
             "box": self.box_weight * losses.smooth_l1(said["box"][inside], target[..., 3:][inside], self.beta),
@@ -81,9 +79,8 @@ class PatchLabelHead(Head):
     def _tokens(self, features: Mapping[str, Features], outputs: OutputBatch | None) -> Float[Tensor, "K N E"]:
         """The tower's tokens, one item per output."""
         if self.features not in features:
-            raise DataError(
-                f"patch_labels reads encoder node {self.features!r}; the batch has {sorted(features) or 'none'}"
-            )
+            known = sorted(features) or "none"
+            raise DataError(f"patch_labels reads encoder node {self.features!r}; the batch has {known}")
         tokens = features[self.features].tokens
         if outputs is None:
             return tokens[:0]
@@ -97,9 +94,8 @@ class PatchLabelHead(Head):
         size = self.sizes[name]
         wrong = (target < 0) | (target >= size)
         if bool(wrong.any()):
-            raise DataError(
-                f"patch_labels: {name} {target[wrong][0].item():g} is outside 0..{size - 1}; raise {COUNTS[name]}"
-            )
+            value = target[wrong][0].item()
+            raise DataError(f"patch_labels: {name} {value:g} is outside 0..{size - 1}; raise {COUNTS[name]}")
         return F.cross_entropy(logits, target.long(), reduction="sum")
 
 
@@ -109,9 +105,8 @@ def _target(outputs: OutputBatch | None, tokens: Float[Tensor, "K N E"]) -> Floa
         return tokens.new_zeros(0, tokens.shape[1], 7)
     target = torch.stack(list(given)) if isinstance(given, list) else given
     if target.shape != (*tokens.shape[:2], 7):
-        raise DataError(
-            f"patch_labels: targets of shape {tuple(target.shape)} for tokens of shape {tuple(tokens.shape)}"
-        )
+        shapes = f"{tuple(target.shape)} for tokens of shape {tuple(tokens.shape)}"
+        raise DataError(f"patch_labels: targets of shape {shapes}; expected (items, tokens, 7)")
     return target.to(tokens.dtype)
 
 

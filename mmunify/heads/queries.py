@@ -72,9 +72,7 @@ class QueryHead(Head):
         predicted = self.connector(self._slot_states(hidden, batch))
         target = features.get("target")
         if target is None and len(predicted):
-            raise DataError(
-                f"{len(predicted)} output items have no target picture; a queries head can't learn from them"
-            )
+            raise DataError(f"{len(predicted)} output items of node {self.node!r} have no target picture to learn from")
         wanted = predicted if target is None else pool_tokens(target, predicted.shape[1])
         return HeadOutput(
             losses={self.loss: self._distance(predicted, wanted)},

@@ -88,5 +88,5 @@ class OpenSlot:
         )[self.rows]
         if not commit:
             sequence.valid, sequence.segment, sequence.full, sequence.next_position, sequence.last = before
-            sequence.cache.crop(before[0].shape[1])
+            sequence.cache.crop(-steps)
         return states

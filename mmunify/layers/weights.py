@@ -24,7 +24,7 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
 
 
 def check_weights(folder: str | Path) -> None:
-    """Open every `*.safetensors` of a folder, headers and lengths alone, so that damage is named before a library loads it.
+    """Open every `*.safetensors` of a folder, headers and lengths alone, so that damage is named early.
 
     Raises:
         CheckpointError: there is none (pickles are refused), or one of them can't be read.

@@ -20,7 +20,7 @@ from mmunify.registry import BACKBONES, DATASETS, EXPERTS, TUNERS
 RUNTIME: Mapping[str, tuple[str, ...]] = {
     "encoders": (),
     "adapters": ("in_dim", "out_dim"),
-    "heads": ("in_dim", "target_dim"),
+    "heads": ("in_dim",),
     "detokenizers": ("in_dim",),
 }
 """Arguments that the composer supplies, by group of nodes."""
@@ -31,10 +31,7 @@ def model_faults(model: ModelNodes, path: str = "model") -> list[Fault]:
     if not any((model.encoders, model.backbone, model.heads, model.detokenizers)):
         return [Fault(path, "has no parts; give it a backbone, or an encoder and a detokenizer")]
     return [
-        *_group_faults("encoders", model.encoders, path),
-        *_adapter_faults(model.adapters, path),
-        *_group_faults("heads", model.heads, path),
-        *_group_faults("detokenizers", model.detokenizers, path),
+        *(fault for group in GROUPS for fault in _group_faults(group, model, path)),
         *(BACKBONES.check(model.backbone, f"{path}.backbone") if model.backbone is not None else []),
         *(fault for i, node in enumerate(model.tuners) for fault in TUNERS.check(node, f"{path}.tuners.{i}")),
         *wiring_faults(model, path),
@@ -114,10 +111,8 @@ def path_faults(value: Any, path: str, key: str = "") -> Iterator[Fault]:
 def trainer_faults(trainer: Mapping[str, Any]) -> list[Fault]:
     """Keys that `lightning.Trainer` doesn't take."""
     known = trainer_arguments()
-    surplus = [key for key in trainer if known and key not in known]
-    return [
-        Fault(f"trainer.{k}", f"lightning.Trainer takes no {k}{did_you_mean(k, known, quoted=False)}") for k in surplus
-    ]
+    hints = {key: did_you_mean(key, known, quoted=False) for key in trainer if known and key not in known}
+    return [Fault(f"trainer.{key}", f"lightning.Trainer takes no {key}{hint}") for key, hint in hints.items()]
 
 
 def trainer_arguments() -> list[str]:
@@ -133,21 +128,20 @@ def trainer_arguments() -> list[str]:
     return [a.arg for a in [*arguments.args[1:], *arguments.kwonlyargs]] if arguments else []
 
 
-def _group_faults(group: str, nodes: Mapping[str, Any], path: str) -> list[Fault]:
-    owned = {name: node for name, node in nodes.items() if not (isinstance(node, Mapping) and "share" in node)}
-    found = [GROUPS[group].check(node, f"{path}.{group}.{name}", RUNTIME[group]) for name, node in owned.items()]
-    return [fault for faults in found for fault in faults]
+def _group_faults(group: str, model: ModelNodes, path: str) -> Iterator[Fault]:
+    for name, node in getattr(model, group).items():
+        listed = group == "adapters" and isinstance(node, list)
+        nodes = [(f"{name}.{i}", each) for i, each in enumerate(node)] if listed else [(name, node)]
+        for at, each in nodes:
+            if not (isinstance(each, Mapping) and "share" in each):
+                yield from GROUPS[group].check(each, f"{path}.{group}.{at}", _runtime(group, name, each, model))
 
 
-def _adapter_faults(adapters: Mapping[str, Any], path: str) -> list[Fault]:
-    single = {name: node for name, node in adapters.items() if not isinstance(node, list)}
-    faults = _group_faults("adapters", single, path)
-    for name, nodes in adapters.items():
-        if isinstance(nodes, list):
-            listed = {str(index): node for index, node in enumerate(nodes)}
-            found = _group_faults("adapters", listed, path)
-            faults += [Fault(f.path.replace(".adapters.", f".adapters.{name}.", 1), f.message) for f in found]
-    return faults
+def _runtime(group: str, name: str, node: Any, model: ModelNodes) -> tuple[str, ...]:
+    """A head learns an encoder's features: the one that it names, the one of its own name, or the only one."""
+    named = isinstance(node, Mapping) and ("from" in node or "target" in node)
+    has_target = group == "heads" and (named or name in model.encoders or len(model.encoders) == 1)
+    return (*RUNTIME[group], "target_dim") if has_target else RUNTIME[group]
 
 
 def _data_faults(node: Any, path: str) -> list[Fault]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatchcase
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from omegaconf import MISSING as REQUIRED
 
@@ -65,7 +65,7 @@ class Stage:
         learns: ordered globs over clean parameter names; the last match wins, `!` excludes.
         steps: optimiser steps.
         batch_size: samples per step and process.
-        data: `{name: ..., weight: ..., **kwargs}` nodes of data sets; with `mix: source` a node may have a `batch_size`.
+        data: `{name: ..., weight: ..., **kwargs}` nodes; with `mix: source` a node may have a `batch_size`.
         mix: what one batch may hold: any "sample", samples of one "source", or of one "task".
         optim: see `Optim`.
         weights: loss weights that differ from the model's; a head of weight 0 is not run.
@@ -191,7 +191,7 @@ def _typed_value(hint: Any, value: Any, path: str, rules: Mapping[str, Any]) -> 
     """The value as far as it is right (None = not at all), and its faults."""
     item = rules.get("items") or next((arg for arg in get_args(hint) if is_dataclass(arg)), None)
     if is_dataclass(hint):
-        return typed(hint, value, path)  # type: ignore[arg-type]
+        return typed(cast(type, hint), value, path)
     if not fits(value, hint):
         return None, [Fault(path, f"wants {type_name(hint)}, got {value!r}")]
     if item is not None:

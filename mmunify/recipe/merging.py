@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmunify.errors import MissingExtraError, UserError
-from mmunify.faults import Fault, did_you_mean
+from mmunify.faults import Fault, unknown
 from mmunify.registry import (
     ADAPTERS,
     BACKBONES,
@@ -85,11 +85,8 @@ class Merger:
         for key, value in new.items():
             index = _index(old, str(key))
             if index is None:
-                names = [*_element_names(old), *(str(i) for i in range(len(old)))]
-                path = dotted((*at, key))
-                self.faults.append(
-                    Fault(path, f"no element {key!r}{did_you_mean(str(key), names)} Known: {', '.join(names)}")
-                )
+                known = list(dict.fromkeys([*_element_names(old), *(str(i) for i in range(len(old)))]))
+                self.faults.append(Fault(dotted((*at, key)), unknown("element", str(key), known)))
             else:
                 merged[index] = self.merge(merged[index], value, (*at, index))
         return merged
@@ -104,9 +101,8 @@ def override_tree(text: str) -> dict[str, Any]:
     key, equals, written = text.partition("=")
     keys = key.strip().split(".")
     if not equals or not all(keys) or not written.strip():
-        raise UserError(
-            f"override {text!r}: write key=value, as in stages.adapt.steps=10 (null deletes, '' is empty text)"
-        )
+        example = "stages.adapt.steps=10 (null deletes, '' is empty text)"
+        raise UserError(f"override {text!r}: write key=value, as in {example}")
     try:
         value: Any = OmegaConf.to_container(OmegaConf.create(f"value: {written}"))["value"]  # type: ignore[index,call-overload]
     except (yaml.YAMLError, OmegaConfBaseException) as error:

@@ -52,30 +52,32 @@ class Recipe(RecipeFields):
             raise RecipeError([Fault("imports", message)])
         return _make([dict(data)], Path.cwd(), name)
 
-    def check(self) -> list[Fault]:
-        """Every fault at once, each with its path; no weight is loaded, nothing is asked of the network."""
+    def check(self, training: bool = True) -> list[Fault]:
+        """Every fault at once, each with its path; no weight is loaded, nothing is asked of the network.
+
+        Args:
+            training: whether stages, their data and the trainer matter; a trained model is used without them.
+        """
         from mmunify.recipe import checks
 
         tree, known = self.to_dict(), {fault.path for fault in self.found}
         faults = [
             *typed(RecipeFields, tree)[1],
             *checks.model_faults(self.model),
-            *(fault for index, stage in enumerate(self.stages) for fault in self._stage_model_faults(index, stage)),
-            *checks.stage_faults(self.stages),
+            *(self._training_faults() if training else []),
             *checks.expert_faults(self.experts),
             *checks.token_faults(self, media_kinds(self.model)),
-            *checks.trainer_faults(self.trainer),
-            *(fault for key in ("model", "experts", "stages") for fault in checks.path_faults(tree[key], key)),
+            *(fault for key in ("model", "experts") for fault in checks.path_faults(tree[key], key)),
         ]
         return list(dict.fromkeys([*self.found, *(fault for fault in faults if fault.path not in known)]))
 
-    def validate(self) -> None:
-        """Raise all faults together.
+    def validate(self, training: bool = True) -> None:
+        """Raise all faults together; `training` as in `check`.
 
         Raises:
             RecipeError: there are some.
         """
-        if faults := self.check():
+        if faults := self.check(training):
             raise RecipeError(faults)
 
     def remarks(self) -> list[str]:
@@ -84,15 +86,18 @@ class Recipe(RecipeFields):
 
         return [*self.notes, *expert_notes(self)]
 
-    def build(self) -> "UnifiedModel":
+    def build(self, training: bool = True) -> "UnifiedModel":
         """The model with its weights; random ones depend on `seed` alone.
+
+        Args:
+            training: False to use a trained model where its data sets don't exist, see `check`.
 
         Raises:
             RecipeError: the recipe has faults.
         """
         from mmunify.compose import compose
 
-        self.validate()
+        self.validate(training)
         return compose(**resolve_paths(asdict(self.model)), tokens=self.build_tokens(), seed=self.seed)
 
     def build_tokens(self) -> "TokenRegistry":
@@ -136,6 +141,16 @@ class Recipe(RecipeFields):
             if stage in (index, each.name):
                 return each
         raise UserError(f"no stage {stage!r} in recipe {self.name!r}; it has {[each.name for each in self.stages]}")
+
+    def _training_faults(self) -> list[Fault]:
+        from mmunify.recipe import checks
+
+        return [
+            *(fault for index, stage in enumerate(self.stages) for fault in self._stage_model_faults(index, stage)),
+            *checks.stage_faults(self.stages),
+            *checks.trainer_faults(self.trainer),
+            *checks.path_faults(_plain(self.stages), "stages"),
+        ]
 
     def _stage_model_faults(self, index: int, stage: Stage) -> list[Fault]:
         """Faults of a stage's own model and weights; those of the recipe's model are reported once, there."""

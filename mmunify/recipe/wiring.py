@@ -79,7 +79,7 @@ def _named(model: ModelNodes, path: str) -> Iterator[Fault]:
         known = [f"{side}.{each}" for side in READABLE[group] for each in nodes[side] if (side, each) != (group, name)]
         for source in () if "share" in given else sources(group, name, node):
             if source not in known:
-                yield Fault(f"{at}.{_source_key(given)}", unknown("node", source, known))
+                yield Fault(f"{at}.{_source_key(group, given)}", unknown("node", source, known))
         others = [each for each in nodes[group] if each != name]
         if "share" in given and given["share"] not in others:
             yield Fault(f"{at}.share", unknown("other node", given["share"], others))
@@ -87,8 +87,8 @@ def _named(model: ModelNodes, path: str) -> Iterator[Fault]:
             yield Fault(f"{at}.kind", unknown("kind", str(given["kind"]), kinds))
 
 
-def _source_key(node: Mapping[str, Any]) -> str:
-    return "target" if "target" in node and "from" not in node else "from"
+def _source_key(group: str, node: Mapping[str, Any]) -> str:
+    return "target" if group == "heads" and "from" not in node else "from"
 
 
 def _unread(model: ModelNodes, path: str) -> Iterator[Fault]:

@@ -47,7 +47,7 @@ class ProgressCallback(pl.Callback):
     ) -> None:
         """Move on by one."""
         if self._bar is not None:
-            metrics = pl_module.step_metrics
+            metrics: Any = pl_module.step_metrics
             self._bar.update(self._task, completed=batch_idx + 1, note=f"loss {metrics['loss']:.4f}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -104,8 +104,8 @@ class SpeedCallback(pl.Callback):
     ) -> None:
         """Log what the step took."""
         seconds = time.perf_counter() - self._start
-        metrics = {"tokens_per_second": pl_module.step_metrics["tokens"] / seconds, "seconds": seconds}
-        pl_module.log_dict(metrics, batch_size=1)
+        metrics: Any = pl_module.step_metrics
+        pl_module.log_dict({"tokens_per_second": metrics["tokens"] / seconds, "seconds": seconds}, batch_size=1)
 
 
 @contextmanager

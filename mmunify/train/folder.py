@@ -19,7 +19,7 @@ def main_process() -> bool:
 
 
 class RunFolder:
-    """`runs/<name>/` with `run.json`, one bundle per finished stage, `<stage>.ckpt` of the interrupted one, and `logs/`.
+    """`runs/<name>/`: `run.json`, a bundle per finished stage, `<stage>.ckpt` of the interrupted one, `logs/`.
 
     Args:
         path: of the folder.
@@ -80,7 +80,7 @@ class RunFolder:
 
     def _take_over(self, resume: bool) -> None:
         if main_process() and not resume:
-            raise UserError(f"{self.path} already holds a run; go on with it by resume (--resume), or choose another folder")
+            raise UserError(f"{self.path} already holds a run; go on with it (--resume), or choose another folder")
         state = json.loads(self._file.read_text())
         different = [key for key in self.identity if self.identity[key] != state["identity"].get(key)]
         if different and resume:

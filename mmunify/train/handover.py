@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +11,10 @@ from mmunify.errors import RecipeError
 from mmunify.faults import Fault
 from mmunify.train.learns import named_tensors
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def hand_over(old: nn.Module, new: nn.Module, fresh: Sequence[str] = (), path: str = "fresh") -> nn.Module:
+
+def hand_over(old: nn.Module, new: Model, fresh: Sequence[str] = (), path: str = "fresh") -> Model:
     """Copy the tensors of `old` into `new`, by clean name.
 
     Args:
@@ -39,7 +42,8 @@ def hand_over(old: nn.Module, new: nn.Module, fresh: Sequence[str] = (), path: s
 
 def _differences(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[tuple[str, str]]:
     found = [(name, f"{name} is not in the model of the stage before") for name in after if name not in before]
-    found += [(name, f"{name} of the stage before has no place in this stage's model") for name in before if name not in after]
+    lost = [name for name in before if name not in after]
+    found += [(name, f"{name} of the stage before has no place in this stage's model") for name in lost]
     for name in before.keys() & after.keys():
         old, new = tuple(before[name].shape), tuple(after[name].shape)
         if old != new:

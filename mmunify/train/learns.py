@@ -81,7 +81,7 @@ def select(model: nn.Module, globs: Sequence[str], path: str = "learns") -> list
         pattern = glob.removeprefix("!")
         matched = [p for p, names in parameters if any(fnmatchcase(name, pattern) for name in names)]
         if not matched:
-            faults.append(Fault(f"{path}[{index}]", f"{glob!r} matches no parameter{_nearest(pattern, parameters)}"))
+            faults.append(Fault(f"{path}.{index}", f"{glob!r} matches no parameter{_nearest(pattern, parameters)}"))
         for parameter in matched:
             if glob.startswith("!"):
                 learning.pop(parameter, None)

@@ -5,9 +5,15 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mmunify.data.mixture import Mixture
+from mmunify.errors import DataError
+from mmunify.paths import resolve_paths
+from mmunify.recipe import Stage
+from mmunify.registry import DATASETS
 from mmunify.types import Batch, Sample
 
 
@@ -29,6 +35,27 @@ class BatchMaker(Protocol):
     def collate(self, examples: Sequence[Any]) -> Batch:
         """Join laid out samples."""
         ...
+
+
+def stage_samples(stage: Stage, seed: Sequence[int]) -> Mixture:
+    """The endless sequence of a stage's samples.
+
+    Args:
+        stage: of the recipe: its `data:` and `mix:`.
+        seed: numbers that the order depends on.
+
+    Raises:
+        RecipeError: a data node has faults.
+        DataError: no data, an empty data set, `mix: task`.
+    """
+    if stage.mix == "task":
+        raise DataError(f"stage {stage.name!r}: no mix: task yet; give every task a data node and use mix: source")
+    sources = []
+    for node in stage.data:
+        arguments = resolve_paths({key: value for key, value in node.items() if key not in ("weight", "batch_size")})
+        sources.append((DATASETS.build(arguments), float(node.get("weight", 1.0))))
+    order = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
+    return Mixture(sources, order, group=stage.batch_size if stage.mix == "source" else 1)
 
 
 class Window:
@@ -118,13 +145,13 @@ class WindowLoader:
     def _dataloader(self) -> DataLoader:
         batches = [batch for step in range(self.position, self.steps) for batch in self.indices(step)]
         # Forked workers share this process's memory: no second import of torch, no copy of the data set.
-        forks = self.num_workers and "fork" in multiprocessing.get_all_start_methods() and not torch.cuda.is_initialized()
+        can_fork = "fork" in multiprocessing.get_all_start_methods() and not torch.cuda.is_initialized()
         return DataLoader(
             _Encoded(self.samples, self.processor),
             batch_sampler=batches,  # type: ignore[arg-type]
             collate_fn=self.processor.collate,
             num_workers=self.num_workers,
-            multiprocessing_context="fork" if forks else None,
+            multiprocessing_context="fork" if self.num_workers and can_fork else None,
             pin_memory=self.pin_memory,
         )
 

@@ -1,7 +1,7 @@
 """The Lightning module that runs any stage: losses as global sums over global counts, one optimiser step per window."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,42 +13,16 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
 from mmunify.errors import TrainingError
+from mmunify.recipe import Stage
 from mmunify.train.learns import set_modes
-from mmunify.train.loader import Window
-from mmunify.train.optim import ScheduleName, build_adamw, parameter_groups, rate_factor, set_rates
+from mmunify.train.loader import Window, WindowLoader
+from mmunify.train.optim import build_adamw, parameter_groups, rate_factor, set_rates
 from mmunify.types import Batch, StepReport
+
+MakeLoader = Callable[[int, int, bool], WindowLoader]
 
 MAX_DROPPED = 10
 """Steps in a row that may be dropped for a loss or a gradient that isn't finite."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StagePlan:
-    """What the module needs to know of a stage, as plain data.
-
-    Attributes:
-        name: of the stage.
-        index: its place in the recipe, from 0.
-        steps: optimiser steps.
-        seed: of the run.
-        first_step: steps of the run before this stage.
-        lr, weight_decay, betas, warmup, schedule, floor, groups: see `optim`.
-        clip: largest norm of the gradient; 0 = no limit.
-    """
-
-    name: str
-    steps: int
-    index: int = 0
-    seed: int = 0
-    first_step: int = 0
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    warmup: float = 0.0
-    schedule: ScheduleName = "cosine"
-    floor: float = 0.0
-    groups: tuple[Mapping[str, Any], ...] = ()
-    clip: float = 0.0
 
 
 @dataclass(slots=True)
@@ -88,15 +62,20 @@ class StageModule(pl.LightningModule):
 
     Args:
         model: answers a `Batch` with a `StepReport`; what learns must have been applied.
-        plan: the stage.
-        loader: its windows.
+        stage: of the recipe.
+        make_loader: (rank, number of processes, whether to pin memory) -> the stage's windows.
+        seed: of the run.
+        first_step: steps of the run before this stage.
     """
 
-    def __init__(self, model: nn.Module, plan: StagePlan, loader: Any) -> None:
+    def __init__(
+        self, model: nn.Module, stage: Stage, make_loader: MakeLoader, seed: int = 0, first_step: int = 0
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold what learns; the rest comes from the recipe and earlier stages
-        self.model, self.plan, self.loader = model, plan, loader
+        self.model, self.stage, self.make_loader = model, stage, make_loader
+        self.seed, self.first_step = seed, first_step
         self.curve: list[float] = []
         self.num_dropped, self.dropped_in_row = 0, 0
         self.step_metrics: dict[str, float] = {}
@@ -104,28 +83,24 @@ class StageModule(pl.LightningModule):
     # --------------------------------------------------------------------------------------- Lightning's hooks
 
     def train_dataloader(self) -> Any:
-        """The stage's windows."""
-        return self.loader
+        """The stage's windows for this process."""
+        return self.make_loader(self.global_rank, self.trainer.world_size, self.device.type == "cuda")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over what learns."""
-        plan = self.plan
+        optim, path = self.stage.optim, f"stages.{self.stage.name}.optim"
         groups = parameter_groups(
-            self.model,
-            lr=plan.lr,
-            weight_decay=plan.weight_decay,
-            groups=plan.groups,
-            path=f"stages.{plan.name}.optim",
+            self.model, lr=optim.lr, weight_decay=optim.weight_decay, groups=optim.groups, path=path
         )
-        return build_adamw(groups, plan.betas)
+        return build_adamw(groups, optim.betas)
 
-    def on_train_start(self) -> None:
+    def on_fit_start(self) -> None:
         """Frozen dropout and normalisation stay in eval mode."""
         set_modes(self.model)
 
     def training_step(self, window: Window, batch_idx: int) -> Tensor:
         """One optimiser step over a window; returns the detached loss."""
-        reseed(self.plan.seed, self.plan.first_step + batch_idx, self.global_rank)
+        reseed(self.seed, self.first_step + batch_idx, self.global_rank)
         batches = [self._stamp(batch, batch_idx) for batch in window.batches]
         optimizer: Any = self.optimizers()
         factor = self._rate_factor(batch_idx)
@@ -161,14 +136,14 @@ class StageModule(pl.LightningModule):
     # --------------------------------------------------------------------------------------- one step
 
     def _stamp(self, batch: Batch, batch_idx: int) -> Batch:
-        return replace(batch, seed=self.plan.seed, step=self.plan.first_step + batch_idx)
+        return replace(batch, seed=self.seed, step=self.first_step + batch_idx)
 
     def _rate_factor(self, batch_idx: int) -> float:
-        plan = self.plan
-        return rate_factor(batch_idx, plan.steps, warmup=plan.warmup, schedule=plan.schedule, floor=plan.floor)
+        optim, steps = self.stage.optim, self.stage.steps
+        return rate_factor(batch_idx, steps, warmup=optim.warmup, schedule=optim.schedule, floor=optim.floor)
 
     def _backward(self, batches: list[Batch]) -> StepTotals:
-        """Gradients of the window's loss. Ranks average their gradients, so each contributes `world` times its share."""
+        """Gradients of the window's loss. Ranks average gradients, so each contributes `world` times its share."""
         if len(batches) == 1:
             report = self.model(batches[0])
             totals = self._gather([report])
@@ -189,13 +164,11 @@ class StageModule(pl.LightningModule):
 
     def _share(self, report: StepReport, totals: StepTotals, num_batches: int) -> Tensor:
         """This batch's part of the window's loss, on this rank."""
-        world = self.trainer.world_size
-        terms = [
-            report.weights[name] * loss * (world / max(1.0, totals.counts[name])) for name, loss in report.losses.items()
-        ]
+        scales = {name: self.trainer.world_size / max(1.0, count) for name, count in totals.counts.items()}
+        terms = [report.weights[name] * scales[name] * loss for name, loss in report.losses.items()]
         terms += [value / num_batches for value in report.aux.values()]
         if not terms:
-            raise TrainingError(f"stage {self.plan.name!r}: the model reports no loss; give at least one head a weight")
+            raise TrainingError(f"stage {self.stage.name!r}: the model reports no loss; give a head a weight")
         return torch.stack([term.reshape(()).float() for term in terms]).sum()
 
     def _gather(self, reports: list[StepReport]) -> StepTotals:
@@ -217,7 +190,7 @@ class StageModule(pl.LightningModule):
     def _clip(self, optimizer: Any) -> float:
         """Norm of the gradient over all that learns; clipped when the stage says so."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        return float(nn.utils.clip_grad_norm_(parameters, self.plan.clip or float("inf")))
+        return float(nn.utils.clip_grad_norm_(parameters, self.stage.clip or float("inf")))
 
     def _drop(self, window: Window, loss: float, norm: float, optimizer: Any) -> None:
         """Leave a step out; give up after too many in a row.
@@ -232,8 +205,8 @@ class StageModule(pl.LightningModule):
             return
         ids = [name for part in _exchange([window.sample_ids], self.trainer.world_size) for name in part]
         raise TrainingError(
-            f"stage {self.plan.name!r}: {MAX_DROPPED} steps in a row without a finite loss and gradient (last loss {loss}, "
-            f"gradient norm {norm}); samples of the last step: {', '.join(ids)}. Lower optim.lr, set clip, or check them"
+            f"stage {self.stage.name!r}: {MAX_DROPPED} steps in a row without a finite loss and gradient (last loss "
+            f"{loss}, gradient norm {norm}); samples of the last step: {', '.join(ids)}. Lower optim.lr or check them"
         )
 
     # --------------------------------------------------------------------------------------- telemetry
@@ -247,7 +220,7 @@ class StageModule(pl.LightningModule):
         self.step_metrics = {
             "loss": loss,
             **{f"loss/{name}": mean for name, mean in totals.means().items()},
-            "lr": self.plan.lr * factor,
+            "lr": self.stage.optim.lr * factor,
             "grad_norm": norm,
             "tokens": float(valid),
             "padding": 1 - valid / places if places else 0.0,
@@ -269,8 +242,9 @@ def reseed(seed: int, step: int, rank: int = 0) -> None:
 
 def _entries(report: StepReport) -> list[tuple[str, float, float, float]]:
     """(name, sum, count, weight) of every loss and every auxiliary scalar, as plain numbers."""
-    losses = [(name, float(x), float(report.counts[name]), report.weights[name]) for name, x in report.losses.items()]
-    return losses + [(f"aux/{name}", float(x), 1.0, 1.0) for name, x in report.aux.items()]
+    sums = {name: float(loss.detach()) for name, loss in report.losses.items()}
+    losses = [(name, total, float(report.counts[name]), report.weights[name]) for name, total in sums.items()]
+    return losses + [(f"aux/{name}", float(x.detach()), 1.0, 1.0) for name, x in report.aux.items()]
 
 
 def _exchange(items: list[Any], world: int) -> list[Any]:

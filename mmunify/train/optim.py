@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,8 +11,6 @@ from torch import nn
 from mmunify.errors import RecipeError
 from mmunify.faults import Fault
 from mmunify.train.learns import parameter_names
-
-ScheduleName = Literal["cosine", "constant", "linear"]
 
 
 def parameter_groups(
@@ -49,9 +47,8 @@ def parameter_groups(
                 rate, decay = _first(group.get("lr"), lr), _first(group.get("weight_decay"), weight_decay)
         found.setdefault((rate, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     if unused:
-        raise RecipeError(
-            [Fault(f"{path}.groups[{i}]", f"{groups[i]['match']!r} matches nothing that learns") for i in sorted(unused)]
-        )
+        globs = {f"{path}.groups.{i}": groups[i]["match"] for i in sorted(unused)}
+        raise RecipeError([Fault(at, f"{glob!r} matches nothing that learns") for at, glob in globs.items()])
     return [
         {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in found.items()
@@ -63,9 +60,7 @@ def build_adamw(groups: list[dict[str, Any]], betas: Sequence[float] = (0.9, 0.9
     return torch.optim.AdamW(groups, betas=(betas[0], betas[1]))
 
 
-def rate_factor(
-    step: int, steps: int, *, warmup: float = 0.0, schedule: ScheduleName = "cosine", floor: float = 0.0
-) -> float:
+def rate_factor(step: int, steps: int, *, warmup: float = 0.0, schedule: str = "cosine", floor: float = 0.0) -> float:
     """What the peak rate is multiplied with at a step.
 
     Args:

@@ -1,4 +1,4 @@
-"""The proof of what learns: gradients, changes and frozen tensors over the first steps of a stage; else the run stops."""
+"""The proof of what learns: gradients, changes and frozen tensors over the first steps of a stage, or the run stops."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -121,8 +121,8 @@ class ProofCallback(pl.Callback):
         if idle:
             raise TrainingError(
                 f"stage {self.stage!r}: {len(idle)} of {self.proof.num_learning} learning tensors had no gradient in "
-                f"{self.proof.steps} steps: {_listed(idle)}. Freeze them in learns:, give them data and a loss, or allow "
-                "it under allow_idle:"
+                f"{self.proof.steps} steps: {_listed(idle)}. Freeze them in learns:, give them data and a loss, or "
+                "allow it under allow_idle:"
             )
 
     def _may_idle(self, part: str) -> bool:

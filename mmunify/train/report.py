@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from mmunify.train.learns import PartCount
 
@@ -48,32 +49,32 @@ def learns_table(counts: Sequence[PartCount], title: str) -> Any:
     return table
 
 
-def write_report(folder: Path, recipe_text: str, records: Mapping[str, Mapping[str, Any]]) -> Path:
+def write_report(folder: Path, recipe: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> Path:
     """Write `report.json` and `report.md`.
 
     Args:
         folder: of the run.
-        recipe_text: the resolved recipe, as YAML.
+        recipe: resolved, as a plain tree.
         records: stage -> what it recorded, in order.
 
     Returns:
         The readable one.
     """
-    facts = {"versions": versions(), "machine": platform.platform(), "stages": records, "recipe": recipe_text}
+    facts = {"versions": versions(), "machine": platform.platform(), "stages": records, "recipe": recipe}
     (folder / "report.json").write_text(json.dumps(facts, indent=1))
     lines = ["# Training report", "", *_stage_overview(records)]
     for name, record in records.items():
         lines += ["", f"## Stage {name}", "", *_learns_lines(record), "", *_proof_lines(record["proof"])]
     listed = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
     lines += ["", "## Versions", "", f"{listed}; {facts['machine']}"]
-    lines += ["", "## Recipe", "", "```yaml", recipe_text.rstrip(), "```", ""]
+    lines += ["", "## Recipe", "", "```yaml", OmegaConf.to_yaml(OmegaConf.create(dict(recipe))).rstrip(), "```", ""]
     path = folder / "report.md"
     path.write_text("\n".join(lines))
     return path
 
 
 def _stage_overview(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    lines = ["| stage | steps | dropped | first loss | final loss | seconds | peak MiB |", "|---|---|---|---|---|---|---|"]
+    lines = ["| stage | steps | dropped | first loss | final loss | seconds | peak MiB |", "|---" * 7 + "|"]
     for name, r in records.items():
         peak = ", ".join(f"{device} {size:.0f}" for device, size in r["peak_memory"].items())
         numbers = f"{r['first_loss']:.4f} | {r['final_loss']:.4f} | {r['seconds']:.1f} | {peak}"
@@ -82,7 +83,7 @@ def _stage_overview(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _learns_lines(record: Mapping[str, Any]) -> list[str]:
-    lines = ["| part | trained | frozen | tensors that learn |", "|---|---|---|---|"]
+    lines = ["| part | trained | frozen | tensors that learn |", "|---" * 4 + "|"]
     for row in record["learns"]:
         frozen = row["total"] - row["trained"]
         lines.append(f"| {row['part']} | {row['trained']:,} | {frozen:,} | {row['num_tensors']} |")

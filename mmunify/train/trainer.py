@@ -36,7 +36,9 @@ def make_trainer(
     Raises:
         RecipeError: an option that belongs to a stage, or that Lightning doesn't know.
     """
-    wrong = [Fault(f"trainer.{key}", f"is not the trainer's; use {_INSTEAD[key]}") for key in options if key in _INSTEAD]
+    wrong = [
+        Fault(f"trainer.{key}", f"is not the trainer's; use {_INSTEAD[key]}") for key in _INSTEAD if key in options
+    ]
     if wrong:
         raise RecipeError(wrong)
     arguments: dict[str, Any] = {"log_every_n_steps": 1, **options}
@@ -59,7 +61,7 @@ def make_trainer(
 
 
 def make_loggers(folder: Path, stage: str) -> list[Logger]:
-    """CSV under `logs/<stage>`, always; TensorBoard where it is installed. A resumed stage logs into a folder of its own."""
+    """CSV under `logs/<stage>`, always; TensorBoard where it is installed. A resumed stage logs under `<stage>-2`."""
     version, number = stage, 1
     while (folder / "logs" / version).exists():
         number += 1

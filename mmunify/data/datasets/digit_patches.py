@@ -61,7 +61,7 @@ class DigitPatches:
         if not 0 <= index < self.length:
             raise IndexError(f"sample {index} of a patch set with {self.length} samples")
         rng = np.random.default_rng([self.seed, index, SPLITS.index(self.split)])
-        number = int(self.num_digits[rng.integers(len(self.num_digits))])
+        number = self.num_digits[int(rng.integers(len(self.num_digits)))]
         scene = make_scene(rng, "train" if self.split == "train" else "test", number, self.size, self.warp)
         picture = Media(kind="image", source=draw_scene(scene))
         labels = Output(kind="patches", target=label_patches(scene), condition=0)

@@ -43,7 +43,7 @@ def draw_clear_scene(
 ) -> Scene:
     """A scene whose digits have a clear order from left to right; now and then one is the sum of the other two."""
     while True:
-        scene = make_scene(rng, split, int(num_digits[rng.integers(len(num_digits))]), size, warp)
+        scene = make_scene(rng, split, num_digits[int(rng.integers(len(num_digits)))], size, warp)
         across = np.sort([center(digit)[0] for digit in scene.digits])
         if (np.diff(across) < APART * size).any():
             continue

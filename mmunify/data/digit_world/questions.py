@@ -96,8 +96,9 @@ def _ask_relation(scene: Scene, rng: np.random.Generator) -> tuple[dict[str, obj
     first, second = (scene.digits[index] for index in rng.permutation(len(scene.digits))[:2])
     relation = choose(rng, list(phrases.RELATIONS))
     truth = holds(scene, first, relation, second)
-    words = {"first": f"the {name_of(first)}", "second": f"the {name_of(second)}"}
-    return None if truth is None else (words | {"relation": phrases.RELATIONS[relation]}, "yes" if truth else "no")
+    words: dict[str, object] = {"first": f"the {name_of(first)}", "second": f"the {name_of(second)}"}
+    words["relation"] = phrases.RELATIONS[relation]
+    return None if truth is None else (words, "yes" if truth else "no")
 
 
 def _ask_sum(scene: Scene, rng: np.random.Generator) -> tuple[dict[str, object], str]:

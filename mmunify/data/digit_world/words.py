@@ -57,7 +57,7 @@ def caption(scene: Scene) -> str:
 
 def choose(rng: np.random.Generator, options: Sequence[str]) -> str:
     """One of several phrases."""
-    return options[rng.integers(len(options))]
+    return options[int(rng.integers(len(options)))]
 
 
 def ask(rng: np.random.Generator, options: Sequence[str], **fill: object) -> str:

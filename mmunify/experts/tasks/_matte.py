@@ -20,11 +20,17 @@ RING = 0.15
 WORK_SIDE = 320
 """Crops are scaled down to this side before they are looked at."""
 
-SMOOTH = 3.0
-"""How many times the background's spread the object must differ from it to count as "before a smooth background"."""
+SMOOTH = 4.2
+"""Before a smooth background, the object differs from it this many times more than most of the ring does."""
 
-UNIFORM = 0.35
+MOST = 0.7
+"""Which part of the ring "most" is: neighbours of the object may reach into the rest."""
+
+UNIFORM = 0.25
 """Spread of the object's own colour, relative to its contrast, up to which it counts as one colour."""
+
+SMALL = 32 * 32
+"""Boxes of fewer pixels hold too few colours to tell by their frequency: their background always counts as smooth."""
 
 COLORS, ROUNDS = 12, 3
 """Colours and rounds of the colour model of busy pictures."""
@@ -89,18 +95,18 @@ def _find_object(pixels: np.ndarray, inside: np.ndarray) -> np.ndarray:
     from skimage.filters import threshold_otsu
 
     ring = ~inside if (~inside).sum() >= 8 else _border(inside.shape)
-    background, spread = _fit_background(pixels, ring)
+    background = fit_background(pixels, ring)
     distance = np.linalg.norm(pixels - background, axis=-1)
     if np.ptp(distance[inside]) == 0:
         return inside.astype(np.float32)  # nothing stands out: the whole box is the object
     core = inside & (distance > threshold_otsu(distance[inside]))
     contrast = float(np.median(distance[core]))
-    if contrast < SMOOTH * spread:
+    if inside.sum() > SMALL and contrast < SMOOTH * np.quantile(distance[ring], MOST):
         return _by_palette(pixels, inside, ring)
     strong = core & (distance >= np.median(distance[core]))
     color = np.median(pixels[strong], axis=0)
     if np.median(np.linalg.norm(pixels[core] - color, axis=-1)) > UNIFORM * contrast:
-        return _without_specks(np.clip(distance / (2 * distance[core].min()), 0, 1) * inside)
+        return _without_specks(np.clip(distance / (2 * distance[core].min()), 0, 1) * inside, least=0.1)
     towards = color - background
     alpha = ((pixels - background) * towards).sum(-1) / np.maximum((towards**2).sum(-1), 1e-6)
     return _without_specks(np.clip((alpha - 0.5) * 1.25 + 0.5, 0, 1) * inside)  # noise below 0.1 is no object
@@ -113,8 +119,8 @@ def _border(shape: tuple[int, int]) -> np.ndarray:
     return border
 
 
-def _fit_background(pixels: np.ndarray, ring: np.ndarray) -> tuple[np.ndarray, float]:
-    """A plane of colour [h w 3] through the ring, deaf to what reaches into it, and its spread."""
+def fit_background(pixels: np.ndarray, ring: np.ndarray) -> np.ndarray:
+    """A plane of colour [h w 3] through the ring, deaf to what reaches into it."""
     height, width = ring.shape
     y, x = np.mgrid[:height, :width].astype(np.float32)
     basis = np.stack([np.ones_like(x), x / width - 0.5, y / height - 0.5], axis=-1)
@@ -126,7 +132,7 @@ def _fit_background(pixels: np.ndarray, ring: np.ndarray) -> tuple[np.ndarray, f
         kept = error <= 2.0 * np.median(error) + 1e-6
         plane = np.linalg.lstsq(samples[kept], colors[kept], rcond=None)[0]
         fitted = samples @ plane
-    return basis @ plane, float(np.median(np.linalg.norm(colors - fitted, axis=-1)))
+    return basis @ plane
 
 
 def _by_palette(pixels: np.ndarray, inside: np.ndarray, ring: np.ndarray) -> np.ndarray:
