@@ -27,7 +27,18 @@ _HOMES = {
         "TUNERS",
     ),
     "mmunify.tokens": ("TokenRegistry",),
-    "mmunify.types": ("Artifact", "Embeds", "Features", "Media", "Region", "Reply", "Sample", "TaskCall", "Text", "Turn"),
+    "mmunify.types": (
+        "Artifact",
+        "Embeds",
+        "Features",
+        "Media",
+        "Region",
+        "Reply",
+        "Sample",
+        "TaskCall",
+        "Text",
+        "Turn",
+    ),
 }
 _MODULES = ("errors", "evaluate", "tokens", "train")  # `evaluate` and `train` are called as functions
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,5 +1,20 @@
-"""Evaluation: `mmunify.evaluate(bundle)` measures a model, see `mmunify.evaluate.run.evaluate`."""
+"""Evaluation: pure metrics, protocols over generated answers, and reports, always with n and a 95 % interval."""
 
-from mmunify.callables import make_callable
+from typing import TYPE_CHECKING, Any
 
-make_callable(__name__, "mmunify.evaluate.run:evaluate")
+if TYPE_CHECKING:
+    from mmunify.evaluate.report import markdown_table, print_table, save_json
+    from mmunify.evaluate.run import evaluate, run_protocols
+
+__all__ = ["evaluate", "markdown_table", "print_table", "run_protocols", "save_json"]
+
+_HOMES = {"evaluate": "run", "run_protocols": "run", "markdown_table": "report", "print_table": "report", "save_json": "report"}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load on first use: looking a protocol up must not load torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

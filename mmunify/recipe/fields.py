@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatchcase
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import MISSING as REQUIRED
 
@@ -191,7 +191,8 @@ def _typed_value(hint: Any, value: Any, path: str, rules: Mapping[str, Any]) -> 
     """The value as far as it is right (None = not at all), and its faults."""
     item = rules.get("items") or next((arg for arg in get_args(hint) if is_dataclass(arg)), None)
     if is_dataclass(hint):
-        return typed(cast(type, hint), value, path)
+        schema: Any = hint
+        return typed(schema, value, path)
     if not fits(value, hint):
         return None, [Fault(path, f"wants {type_name(hint)}, got {value!r}")]
     if item is not None:

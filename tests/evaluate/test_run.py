@@ -55,12 +55,12 @@ def test_the_oracles_pictures_can_be_read(right):
     # the reader is a classifier of its own: it misreads about one digit in seventy
     assert right["edit"]["success"].value > 0.95
     assert right["edit"]["background_psnr"].value == 100.0
-    assert right["layout"]["read_back"].value > 0.85
-    assert right["generation"]["read_back_digits"].value > 0.95
+    assert right["layout"]["read_back_digits"].value > 0.9
+    assert right["generation"]["read_back_digits"].value > 0.9
 
 
 def test_answers_of_other_samples_are_near_chance(wrong):
-    assert wrong["caption"]["exact_match"].value == 0.0
+    assert wrong["caption"]["exact_match"].value < 0.1
     assert wrong["refer"]["precision_at_50"].value < 0.2
     assert wrong["segment"]["ciou"].value < 0.2
     assert wrong["generation"]["read_back"].value == 0.0

@@ -36,12 +36,16 @@ def color_of(word: str) -> tuple[int, int, int] | None:
         return None
 
 
-def find_color(text: str) -> tuple[str, tuple[int, int, int]] | None:
-    """The first colour that a text names, as (name, RGB): "paint it dark green" -> ("dark green", ...), or None."""
+def find_colors(text: str) -> list[tuple[str, tuple[int, int, int]]]:
+    """All colours that a text names, in order, as (name, RGB): "from red to dark green" has two."""
     words = _WORD.findall(text.lower())
-    for first, second in zip(words, [*words[1:], ""], strict=True):
-        if second and (both := color_of(first + second)) is not None:
-            return f"{first} {second}", both
-        if (one := color_of(first)) is not None:
-            return first, one
-    return None
+    found, index = [], 0
+    while index < len(words):
+        both = color_of("".join(words[index : index + 2])) if index + 1 < len(words) else None
+        one = color_of(words[index])
+        if both is not None:
+            found.append((" ".join(words[index : index + 2]), both))
+        elif one is not None:
+            found.append((words[index], one))
+        index += 2 if both is not None else 1
+    return found

@@ -26,7 +26,7 @@ def erase(picture: np.ndarray, matte: Matte, seed: int) -> np.ndarray:
     from scipy import ndimage
 
     window = picture[matte.window].astype(np.float32)
-    hole = ndimage.binary_dilation(matte.alpha > 0.05, iterations=max(1, max(matte.alpha.shape) // 60))
+    hole = np.asarray(ndimage.binary_dilation(matte.alpha > 0.05, iterations=max(1, max(matte.alpha.shape) // 60)))
     if (~hole).sum() < 8:
         raise UserError("the region covers the whole picture, so nothing is left to fill it from; give a smaller one")
     filled = _fill(window, hole) + _grain(window, hole, np.random.default_rng(seed))
@@ -49,7 +49,7 @@ def _fill(window: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 
 def _without_neighbours(window: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Everything that may not be continued into the hole: the hole, and objects beside it before a smooth background."""
+    """What may not be continued into the hole: the hole itself, and objects beside it before a smooth background."""
     background = fit_background(window, ~hole)
     distance = np.linalg.norm(window - background, axis=-1)
     others = ~hole & (distance > OUTLIER * np.median(distance[~hole]))
@@ -58,24 +58,23 @@ def _without_neighbours(window: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 def _coarser(window: np.ndarray, hole: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
     """Means of the known pixels over blocks of `step` x `step`; a block without any is unknown."""
-    from skimage.measure import block_reduce
-
-    known = block_reduce((~hole).astype(np.float32), (step, step), np.sum)
-    total = block_reduce(window * ~hole[..., None], (step, step, 1), np.sum)
+    rows, columns = (np.arange(0, side, step) for side in hole.shape)
+    known = np.add.reduceat(np.add.reduceat((~hole).astype(np.float32), rows, 0), columns, 1)
+    total = np.add.reduceat(np.add.reduceat(window * ~hole[..., None], rows, 0), columns, 1)
     return total / np.maximum(known, 1)[..., None], known == 0
 
 
 def _finer(smooth: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     from skimage.transform import resize
 
-    return resize(smooth, shape, order=1, mode="edge", preserve_range=True)
+    return np.asarray(resize(smooth, shape, order=1, mode="edge", preserve_range=True))
 
 
 def _grain(window: np.ndarray, hole: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Noise [h w 3] drawn from the fine differences around the hole; edges of other objects are left out."""
     from scipy import ndimage
 
-    known = ndimage.binary_erosion(~hole, border_value=1)
+    known = np.asarray(ndimage.binary_erosion(~hole, border_value=1))
     known = known if known.sum() >= 8 else ~hole
     fine = (window - ndimage.gaussian_filter(window, (1.5, 1.5, 0)))[known]
     strength = np.linalg.norm(fine, axis=-1)

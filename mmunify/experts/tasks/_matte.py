@@ -160,7 +160,7 @@ def _color_words(pixels: np.ndarray) -> np.ndarray:
 
     lab = rgb2lab(pixels / 255.0).reshape(-1, 3)
     sample = lab[:: max(1, len(lab) // 4000)]
-    centers, _ = kmeans2(sample, COLORS, iter=15, minit="++", seed=0)
+    centers, _ = kmeans2(sample, COLORS, iter=15, minit="++", rng=0)
     return ((lab[:, None] - centers) ** 2).sum(-1).argmin(1).reshape(pixels.shape[:2])
 
 
@@ -168,8 +168,9 @@ def _without_specks(alpha: np.ndarray, least: float = 0.04) -> np.ndarray:
     """Drop solid islands smaller than `least` of the largest one."""
     from scipy import ndimage
 
-    islands, count = ndimage.label(alpha > 0.5, structure=np.ones((3, 3)))
-    if count < 2:
+    islands = np.empty(alpha.shape, dtype=np.int32)
+    ndimage.label(alpha > 0.5, structure=np.ones((3, 3)), output=islands)
+    if islands.max() < 2:
         return alpha
     sizes = np.bincount(islands.ravel())
     specks = np.flatnonzero(sizes < least * sizes[1:].max())
@@ -180,7 +181,7 @@ def _typical_color(crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Median colour of the object's inner part (the edge is half background)."""
     from scipy import ndimage
 
-    core = ndimage.binary_erosion(mask)
+    core = np.asarray(ndimage.binary_erosion(mask))
     chosen = core if core.sum() >= 4 else mask if mask.any() else np.ones_like(mask)
     return np.median(crop[chosen], axis=0).astype(np.float32)
 

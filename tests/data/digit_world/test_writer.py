@@ -14,8 +14,8 @@ from mmunify.errors import DataError
 from mmunify.tokens import parse_reply
 from mmunify.types import Media, Output, Region, Sample, Text, Turn
 
-WORLD = DigitWorld(seed=3, length=60)
-SAMPLES = [WORLD[index] for index in range(60)]
+WORLD, DIALOGUES = DigitWorld(seed=3), DigitWorld(tasks=["dialogue"])
+SAMPLES = [WORLD[index] for index in range(50)] + [DIALOGUES[index] for index in range(10)]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,99 @@
+"""`demo`, `run` and `eval`: use a trained model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mmunify.types import Region, Reply
+
+BundlePath = Annotated[Path, typer.Argument(help="Folder of a bundle, or of a run.")]
+AllowImports = Annotated[
+    bool, typer.Option("--allow-imports", help="Run the modules that the bundle's recipe imports: trust its author.")
+]
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the report and the picture.")] = Path("demo"),
+) -> None:
+    """Train, evaluate and talk to a tiny model in three minutes, offline.
+
+    Example: mmunify demo --out demo
+    """
+    from mmunify.demo import run_demo
+
+    run_demo(out)
+
+
+def run(
+    bundle: BundlePath,
+    prompts: Annotated[list[str], typer.Argument(help="What to say; several prompts are several turns.")],
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", help="Picture of a turn; the second goes with the second prompt.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for masks and pictures.")] = Path("answers"),
+    allow_imports: AllowImports = False,
+) -> None:
+    """Talk to a trained model.
+
+    Example: mmunify run runs/unifiedmllm "Segment the red 7." --image scene.png
+    """
+    from mmunify.checkpoint import load_bundle
+    from mmunify.errors import UserError
+    from mmunify.infer.assistant import Assistant
+
+    pictures: list[Path | None] = list(image or [])
+    if len(pictures) > len(prompts):
+        raise UserError(f"{len(pictures)} pictures for {len(prompts)} prompts; give each picture a prompt")
+    for picture in image or []:
+        if not picture.is_file():
+            raise UserError(f"no picture at {picture}")
+    assistant = Assistant.load(load_bundle(bundle, allow_imports=allow_imports))
+    for prompt, picture in zip(prompts, [*pictures, *[None] * (len(prompts) - len(pictures))], strict=True):
+        typer.echo(f"> {prompt}" + (f"  [{picture}]" if picture else ""))
+        for line in reply_lines(assistant.reply(prompt, image=picture), out):
+            typer.echo(line)
+
+
+def evaluate(
+    bundle: BundlePath,
+    protocols: Annotated[list[str] | None, typer.Argument(help="Names of protocols; default: the recipe's.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")] = None,
+    num_samples: Annotated[
+        int | None, typer.Option("--num-samples", min=1, help="Per task; default: the recipe's.")
+    ] = None,
+    allow_imports: AllowImports = False,
+) -> None:
+    """Measure a trained model on unseen data.
+
+    Example: mmunify eval runs/unifiedmllm grounding --json scores.json
+    """
+    from mmunify.checkpoint import load_bundle
+    from mmunify.evaluate.report import print_table, save_json
+    from mmunify.evaluate.run import evaluate as measure
+
+    loaded = load_bundle(bundle, allow_imports=allow_imports)
+    wanted = loaded.recipe.evaluate
+    results = measure(loaded, protocols or wanted.protocols or None, num_samples=num_samples or wanted.num_samples)
+    if json_file is not None:
+        save_json(results, json_file)
+    print_table(results)
+
+
+def reply_lines(reply: "Reply", out: Path) -> list[str]:
+    """A reply as lines to print; its artifacts are saved on the way.
+
+    Args:
+        out: folder for the artifacts.
+    """
+    lines = [reply.text] if reply.text.strip() else []
+    lines += [_region_line(region) for region in reply.regions]
+    for artifact in reply.artifacts:
+        lines.append(f"  {artifact.kind} by {artifact.producer}: {artifact.save(out)}")
+    return lines + [f"  problem: {problem}" for problem in reply.problems]
+
+
+def _region_line(region: "Region") -> str:
+    where = region.box or region.points or ("a mask" if region.mask is not None else "")
+    return f"  {region.label or 'region'}: {where}"

@@ -1,0 +1,88 @@
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from mmunify.errors import UserError
+from mmunify.experts.low_rank._context import (
+    TokenContext,
+    checkpoint_context_fn,
+    current_tokens,
+    is_recomputing,
+    use_tokens,
+)
+
+
+class ByTask(nn.Module):
+    """Scales by the task of every token, so that a wrong context gives a wrong gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([1.0, 10.0]))
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(is_recomputing())
+        return (x * self.scale[current_tokens().task]).exp()
+
+
+def tasks(*ids):
+    return TokenContext(task=torch.tensor([ids]))
+
+
+def test_context_ends_with_its_block_also_after_an_error():
+    with use_tokens(tasks(1)):
+        with pytest.raises(ZeroDivisionError), use_tokens(tasks(2)):
+            raise ZeroDivisionError
+        assert current_tokens().task.item() == 1
+    assert current_tokens() is None
+
+
+def test_threads_do_not_see_each_other():
+    seen = []
+    with use_tokens(tasks(1)):
+        thread = threading.Thread(target=lambda: seen.append(current_tokens()))
+        thread.start()
+        thread.join()
+    assert seen == [None]
+
+
+def gradient(context_fn):
+    """Two forwards with different tasks, then one backward."""
+    layer, x = ByTask(), torch.tensor([[0.1, 0.2]])
+    outs = []
+    for tokens in (tasks(0, 0), tasks(1, 1)):
+        with use_tokens(tokens):
+            keywords = {"context_fn": context_fn} if context_fn else {}
+            outs.append(checkpoint(layer, x, use_reentrant=False, **keywords) if context_fn else layer(x))
+    sum(outs).sum().backward()
+    return layer
+
+
+def test_recomputation_sees_the_tokens_of_its_own_forward():
+    plain, recomputed = gradient(None), gradient(checkpoint_context_fn)
+    torch.testing.assert_close(recomputed.scale.grad, plain.scale.grad)
+    assert recomputed.seen == [False, False, True, True]
+    assert current_tokens() is None
+
+
+def test_checkpointing_without_a_context_still_knows_that_it_recomputes():
+    seen = []
+
+    def layer(x):
+        seen.append(is_recomputing())
+        return x.exp()
+
+    x = torch.ones(2, requires_grad=True)
+    checkpoint(layer, x, use_reentrant=False, context_fn=checkpoint_context_fn).sum().backward()
+    assert seen == [False, True]
+
+
+def test_flat_refuses_another_number_of_tokens():
+    tokens = TokenContext(valid=torch.ones(2, 5, dtype=torch.bool))
+    assert tokens.flat("valid", 10).shape == (10,)
+    assert tokens.flat("task", 10) is None
+    with pytest.raises(UserError, match=r"describes \(2, 5\) = 10 tokens, but the gate saw 12"):
+        tokens.flat("valid", 12)

@@ -1,0 +1,179 @@
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from mmunify.errors import RecipeError, UserError
+from mmunify.experts.low_rank._context import TokenContext, checkpoint_context_fn, use_tokens
+from mmunify.experts.low_rank._routing import collect_aux, gate_statistics
+from mmunify.experts.low_rank.lora_moe import LoRAMoETuner
+from mmunify.registry import TUNERS
+
+GATES = ["softmax", "sigmoid", "top_k"]
+
+
+def build(d_in=6, d_out=8, **settings):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(d_in, d_out))
+    LoRAMoETuner("0", **{"rank": 2, "num_experts": 4, **settings}).apply(model)
+    nn.init.normal_(model[0].low_rank.b)
+    return model
+
+
+def tiny_llama():
+    from transformers import LlamaConfig, LlamaModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    llama = LlamaModel(LlamaConfig(vocab_size=32, **sizes))
+    LoRAMoETuner("*.mlp.*_proj", rank=2, num_experts=4, balance="cv_squared", balance_weight=1.0).apply(llama)
+    for name, parameter in llama.named_parameters():
+        parameter.requires_grad_(".low_rank." in name)
+        if name.endswith("low_rank.b"):
+            nn.init.normal_(parameter)
+    return llama
+
+
+def test_names_and_shapes():
+    shapes = {name: tuple(p.shape) for name, p in build().named_parameters()}
+    assert shapes == {
+        "0.weight": (8, 6),
+        "0.bias": (8,),
+        "0.low_rank.a": (8, 6),
+        "0.low_rank.b": (8, 8),
+        "0.low_rank.gate": (4, 6),
+    }
+
+
+def test_equal_seeds_make_equal_terms():
+    assert all(map(torch.equal, build().state_dict().values(), build().state_dict().values()))
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_as_wide_as_the_output_is_kept_for_the_backward(gate, dtype):
+    tokens, d_in, d_out, num_experts, rank = 32, 64, 512, 8, 4
+    model = build(d_in, d_out, gate=gate, num_experts=num_experts, rank=rank)
+    model[0].to(dtype)
+    x = torch.randn(tokens, d_in, dtype=dtype)
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage
+        return tensor
+
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(x).sum().backward()
+    extra = [s.nbytes() for pointer, s in kept.items() if pointer not in parameters | {x.untyped_storage().data_ptr()}]
+    per_token = 2 * num_experts * rank * dtype.itemsize + 4 * num_experts * 4
+    assert 0 < sum(extra) <= tokens * per_token
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_bf16_autocast_is_close_to_float32_and_the_gate_is_exact(gate):
+    model = build(32, 16, gate=gate)
+    x = torch.randn(4, 5, 32)
+    exact, weights = model(x), model[0].low_rank.route(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, same = model(x), model[0].low_rank.route(x)
+    assert rough.dtype == torch.bfloat16
+    assert torch.equal(weights, same)
+    assert (rough - exact).abs().max() < 0.05 * exact.abs().max()
+    rough.float().sum().backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_half_precision_weights_learn_in_float32():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8)).bfloat16()
+    LoRAMoETuner("0", rank=2, num_experts=4).apply(model)
+    out = model(torch.randn(3, 6).bfloat16())
+    out.sum().backward()
+    assert out.dtype == torch.bfloat16
+    assert {p.grad.dtype for p in model[0].low_rank.parameters()} == {torch.float32}
+
+
+def test_dropout_draws_one_mask_for_all_experts_and_spares_the_gate():
+    model = build(dropout=0.5)
+    term, x = model[0].low_rank, torch.randn(3, 6)
+    torch.manual_seed(1)
+    mask = nn.functional.dropout(torch.ones(3, 6), 0.5)
+    torch.manual_seed(1)
+    got = term(x)
+    weights = (x @ term.gate.T).softmax(-1)
+    experts = torch.einsum("td,xrd,oxr->txo", x * mask, term.a.view(4, 2, 6), term.b.view(8, 4, 2))
+    torch.testing.assert_close(got, 16.0 * (weights[..., None] * experts).sum(1))
+    assert torch.equal(term.eval()(x), term(x))
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_compiled_equals_eager_with_losses_and_statistics(gate):
+    model = build(gate=gate, balance="cv_squared", balance_weight=1.0)
+    compiled = torch.compile(model, backend="aot_eager")
+    x, valid = torch.randn(2, 5, 6), torch.rand(2, 5) < 0.5
+    grads, aux, means = [], [], []
+    for each in (model, compiled):
+        with use_tokens(TokenContext(valid=valid)):
+            out = each(x)
+            aux.append(collect_aux(each)["balance"])
+        means.append(gate_statistics(each)["0"])
+        grads.append(torch.autograd.grad(out.square().sum() + aux[-1], list(model.parameters())))
+    torch.testing.assert_close(grads[1], grads[0])
+    torch.testing.assert_close(aux[1], aux[0])
+    torch.testing.assert_close(means[1], means[0])
+
+
+def test_checkpointed_llama_equals_plain_with_two_forwards_before_the_backward():
+    batches = [(torch.randint(32, (2, 6)), torch.rand(2, 6) < 0.7) for _ in range(2)]
+    results = []
+    for recompute in (False, True):
+        llama = tiny_llama().train()
+        if recompute:
+            keywords = {"use_reentrant": False, "context_fn": checkpoint_context_fn}
+            llama.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keywords)
+        loss = torch.zeros(())
+        for ids, valid in batches:
+            with use_tokens(TokenContext(valid=valid)):
+                out = llama(input_ids=ids, use_cache=False).last_hidden_state
+                loss = loss + out.square().mean() + collect_aux(llama)["balance"]
+        loss.backward()
+        results.append({name: p.grad for name, p in llama.named_parameters() if p.requires_grad})
+    assert len(results[0]) == 2 * 3 * 3
+    torch.testing.assert_close(results[1], results[0])
+
+
+def test_checkpoint_keeps_the_gradients_of_a_single_linear():
+    model, x = build(), torch.randn(3, 6, requires_grad=True)
+    plain = torch.autograd.grad(model(x).square().sum(), [x, *model.parameters()])
+    again = checkpoint(model, x, use_reentrant=False, context_fn=checkpoint_context_fn)
+    torch.testing.assert_close(torch.autograd.grad(again.square().sum(), [x, *model.parameters()]), plain)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_experts": 0}, "num_experts must be at least 1, got 0"),
+        ({"gate": "top_k", "top_k": 9}, r"top_k must be in 1..8 for 8 experts, got 9"),
+        ({"balance": "localized", "num_experts": 3}, "must be even, got 3"),
+        ({"balance_weight": -1.0}, "balance_weight must be at least 0, got -1.0"),
+        ({"options": {"temprature": 2.0}}, "no option 'temprature'; did you mean 'temperature'"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        LoRAMoETuner("*", **settings)
+
+
+def test_recipe_faults_are_found_before_anything_is_built():
+    faults = TUNERS.check({"name": "lora_moe", "match": "*", "gate": "soft", "ranks": 2}, "model.tuners.0")
+    assert [fault.path for fault in faults] == ["model.tuners.0.gate", "model.tuners.0.ranks"]
+    with pytest.raises(RecipeError, match="required by LoRAMoETuner"):
+        TUNERS.build({"name": "lora_moe"})
+
+
+def test_rank_is_checked_per_expert():
+    with pytest.raises(UserError, match=r"rank 7 is above 6, the smaller side of 0 \(6 -> 8\)"):
+        LoRAMoETuner("*", rank=7).apply(nn.Sequential(nn.Linear(6, 8)))
+    assert LoRAMoETuner("*", rank=6, num_experts=8).apply(nn.Sequential(nn.Linear(6, 8))) == ["0"]

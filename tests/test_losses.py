@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmunify import losses
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def boxes(*rows):
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def test_masked_sum_ignores_what_is_masked_even_nan():
+    values = torch.tensor([[1.0, float("nan")], [2.0, 4.0]])
+    mask = torch.tensor([[True, False], [True, True]])
+    assert losses.masked_sum(values, mask) == 7
+
+
+def test_feature_mse_is_a_sum_over_tokens_of_means():
+    a, b = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    torch.testing.assert_close(losses.feature_mse(a, b), F.mse_loss(a, b, reduction="sum") / 5)
+    mask = torch.tensor([[True, False, False], [False, False, True]])
+    torch.testing.assert_close(losses.feature_mse(a, b, mask), losses.feature_mse(a[mask], b[mask]))
+
+
+def test_cosine_ends():
+    a = torch.randn(4, 6)
+    torch.testing.assert_close(losses.cosine(a, 3 * a), torch.tensor(0.0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(losses.cosine(a, -a), torch.tensor(8.0))
+
+
+def test_dice_ends():
+    target = (torch.rand(3, 8, 8) > 0.5).float()
+    sure = 40 * (2 * target - 1)
+    assert losses.dice(sure, target) < 1e-4
+    assert losses.dice(-sure, target) > 2.9
+    assert losses.dice(torch.full((1, 4, 4), -40.0), torch.zeros(1, 4, 4)) < 1e-4
+
+
+def test_dice_by_hand():
+    logits, target = torch.zeros(1, 2, 2), torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
+    torch.testing.assert_close(losses.dice(logits, target, smooth=0.0), torch.tensor(1 - 2 * 1.0 / 4))
+
+
+def test_bce_and_l1_are_sums_of_means():
+    logits, target = torch.randn(3, 4, 5), (torch.rand(3, 4, 5) > 0.5).float()
+    torch.testing.assert_close(losses.bce(logits, target), 3 * F.binary_cross_entropy_with_logits(logits, target))
+    torch.testing.assert_close(losses.l1(logits, target), 3 * F.l1_loss(logits, target))
+    torch.testing.assert_close(losses.smooth_l1(logits, target, 0.3), 3 * F.smooth_l1_loss(logits, target, beta=0.3))
+
+
+def test_giou_by_hand():
+    assert losses.giou(boxes([0, 0, 1, 1]), boxes([0, 0, 1, 1])) == 0
+    apart = losses.giou(boxes([0, 0, 1, 1]), boxes([3, 0, 4, 1]))
+    torch.testing.assert_close(apart, torch.tensor(1 - (0 - 2 / 4), dtype=torch.float64))
+
+
+def test_giou_equals_torchvision():
+    from torchvision.ops import generalized_box_iou_loss
+
+    corners = torch.rand(20, 2, 2, 2).sort(dim=2).values.flatten(2)
+    ours = losses.giou(corners[:, 0], corners[:, 1])
+    torch.testing.assert_close(ours, generalized_box_iou_loss(corners[:, 0], corners[:, 1], reduction="sum"))
+
+
+def test_giou_of_boxes_without_area_is_finite():
+    flat = torch.zeros(2, 4, requires_grad=True)
+    loss = losses.giou(flat, torch.zeros(2, 4))
+    loss.backward()
+    assert loss.isfinite()
+    assert flat.grad.isfinite().all()
+
+
+def test_similarity_equals_torchmetrics():
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    a, b = torch.rand(3, 3, 24, 20), torch.rand(3, 3, 24, 20)
+    wanted = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+    torch.testing.assert_close(losses.structural_similarity(a, b), wanted, atol=1e-5, rtol=0)
+
+
+def test_similarity_equals_skimage():
+    from skimage.metrics import structural_similarity
+
+    a = np.random.default_rng(0).random((24, 24))
+    b = np.clip(a + 0.1, 0, 1)
+    wanted = structural_similarity(a, b, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    ours = losses.structural_similarity(torch.tensor(a)[None, None], torch.tensor(b)[None, None])
+    assert abs(float(ours) - wanted) < 1e-6
+
+
+def test_equal_pictures_are_similar():
+    picture = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(losses.ssim(picture, picture), torch.tensor(0.0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["feature_mse", "cosine", "dice", "bce", "l1", "smooth_l1"])
+def test_no_item_is_zero_with_a_gradient(name):
+    prediction = torch.zeros(0, 4, requires_grad=True)
+    loss = getattr(losses, name)(prediction, torch.zeros(0, 4))
+    loss.backward()
+    assert float(loss.detach()) == 0
