@@ -182,9 +182,9 @@ class _Joiner:
         return source
 
     def _head_encoder(self, name: str, node: Any, encoders: Mapping[str, Encoder]) -> str | None:
-        """Encoder node whose width a head needs: `from:`, else `target:`, else its own name, else the only one."""
+        """Encoder node whose width a head needs: what it names, else its own name, else the only one."""
         given = node if isinstance(node, Mapping) else {}
-        chosen = given.get("from") or given.get("target")
+        chosen = given.get("from") or given.get("target") or given.get("features")
         if chosen is not None:
             return self._source("heads", name, {"from": chosen}, encoders, default=name)
         if name in encoders:

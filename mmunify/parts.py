@@ -190,6 +190,8 @@ Unembed = Callable[..., Tensor]
 class Head(Part):
     """Hidden + Batch -> HeadOutput. The composer gives `in_dim` (backbone width) and `target_dim` (its encoder's)."""
 
+    needs_backbone: ClassVar[bool] = True
+    """False for a head that reads encoder features alone."""
     target: str | None = None
     """Encoder node whose features of the output's target are learned; None = no features are needed."""
 

@@ -7,13 +7,13 @@ PACKAGE = Path(__file__).resolve().parent
 ASSETS = "assets:"
 """Prefix of a path inside the package: `assets:tiny/tower` is `mmunify/assets/tiny/tower`."""
 
-LOCAL = ("./", "../", "~", "/", ASSETS)
+LOCAL = ("./", "../", "~/", "/", ASSETS)
 """A path that starts so is a file or a folder of this machine; any other may be a hub id."""
 
 
 def is_local(path: str) -> bool:
     """Whether a path names something on this machine for certain, and not a hub id."""
-    return path.startswith(LOCAL) or path in (".", "..")
+    return path.startswith(LOCAL) or path in (".", "..", "~")
 
 
 def resolve_path(path: str) -> str:

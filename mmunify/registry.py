@@ -78,10 +78,11 @@ class Registry:
             MissingExtraError: the part needs a package that isn't installed; the message says how to get it.
         """
         _import_plugins(os.environ.get("MMUNIFY_PLUGINS", ""))
+        published = self._published.get(name, [])
         if name not in self._objects and name in self._shipped:
             self._import_shipped(name)
         if name not in self._objects:
-            self._load_published(name)
+            self._load_published(name, published)
         if name not in self._objects:
             raise RegistryError(unknown(self.kind, name, self.names()))
         return self._objects[name]
@@ -178,8 +179,8 @@ class Registry:
         if name not in self._objects:
             raise RegistryError(f"{self._shipped[name]} registers no {self.kind} named {name!r}")
 
-    def _load_published(self, name: str) -> None:
-        for point in self._published.get(name, []):
+    def _load_published(self, name: str, points: Sequence[EntryPoint]) -> None:
+        for point in points:
             try:
                 thing = point.load()
             except RegistryError:

@@ -1,12 +1,9 @@
 """`demo`, `run` and `eval`: use a trained model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from mmunify.types import Region, Reply
 
 BundlePath = Annotated[Path, typer.Argument(help="Folder of a bundle, or of a run.")]
 AllowImports = Annotated[
@@ -40,6 +37,7 @@ def run(
     Example: mmunify run runs/unifiedmllm "Segment the red 7." --image scene.png
     """
     from mmunify.checkpoint import load_bundle
+    from mmunify.commands.replies import reply_lines
     from mmunify.errors import UserError
     from mmunify.infer.assistant import Assistant
 
@@ -79,21 +77,3 @@ def evaluate(
     if json_file is not None:
         save_json(results, json_file)
     print_table(results)
-
-
-def reply_lines(reply: "Reply", out: Path) -> list[str]:
-    """A reply as lines to print; its artifacts are saved on the way.
-
-    Args:
-        out: folder for the artifacts.
-    """
-    lines = [reply.text] if reply.text.strip() else []
-    lines += [_region_line(region) for region in reply.regions]
-    for artifact in reply.artifacts:
-        lines.append(f"  {artifact.kind} by {artifact.producer}: {artifact.save(out)}")
-    return lines + [f"  problem: {problem}" for problem in reply.problems]
-
-
-def _region_line(region: "Region") -> str:
-    where = region.box or region.points or ("a mask" if region.mask is not None else "")
-    return f"  {region.label or 'region'}: {where}"

@@ -168,9 +168,7 @@ def _source(path: str | None, model: str | None, pretrained: bool, revision: str
     if path is not None and not (on_meta and model is not None):
         folder = Path(path) if Path(path).is_dir() else _download(path, revision)
         if not (folder / "config.json").is_file():
-            raise CheckpointError(
-                f"{folder} holds no config.json: it is no timm folder (see timm.save_folder)"
-            )
+            raise CheckpointError(f"{folder} holds no config.json: it is no timm folder (see timm.save_folder)")
         if not on_meta:
             check_weights(folder)
         return f"local-dir:{folder}", not on_meta

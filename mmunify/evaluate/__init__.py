@@ -2,13 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
+from mmunify.callables import make_callable
+
 if TYPE_CHECKING:
     from mmunify.evaluate.report import markdown_table, print_table, save_json
     from mmunify.evaluate.run import evaluate, run_protocols
 
 __all__ = ["evaluate", "markdown_table", "print_table", "run_protocols", "save_json"]
 
-_HOMES = {"evaluate": "run", "run_protocols": "run", "markdown_table": "report", "print_table": "report", "save_json": "report"}
+make_callable(__name__, f"{__name__}.run:evaluate")
+_HOMES = dict.fromkeys(__all__, "report") | {"evaluate": "run", "run_protocols": "run"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from mmunify.errors import DataError, TokenError
 from mmunify.tokens import ParsedReply, TokenRegistry, format_call, parse_reply
 from mmunify.types import Box, Media, ModelSpec, Output, Region, Sample, TaskCall, Text, Turn
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """A sample cut before one assistant turn.

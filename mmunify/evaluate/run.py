@@ -81,7 +81,7 @@ def run_protocols(bench: Bench, protocols: Sequence[str] | None = None, num_samp
         if ours:
             results[name] = _score(protocol, ours, tools, bench)
         elif protocols is not None:
-            raise UserError(f"protocol {name!r} needs one of the tasks {protocol.tasks}, and the model has none of them")
+            raise UserError(f"protocol {name!r} needs one of the tasks {protocol.tasks}; the model has none of them")
     return results
 
 

@@ -49,9 +49,7 @@ def rate(hits: Sequence[bool]) -> Measure:
     return Measure(share, n, min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share))
 
 
-def bootstrap(
-    rows: Float[np.ndarray, "n k"], statistic: Callable[[np.ndarray], float], seed: int = 0
-) -> Measure:
+def bootstrap(rows: Float[np.ndarray, "n k"], statistic: Callable[[np.ndarray], float], seed: int = 0) -> Measure:
     """A statistic of samples with its percentile bootstrap interval; the resamples depend on `seed` and n alone.
 
     Args:

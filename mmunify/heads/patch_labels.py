@@ -32,6 +32,8 @@ class PatchLabelHead(Head):
         beta: where the boxes' smooth L1 turns from quadratic to linear, in 0..1 of the picture.
     """
 
+    needs_backbone = False
+
     def __init__(
         self,
         target_dim: int,
@@ -99,7 +101,7 @@ class PatchLabelHead(Head):
         return F.cross_entropy(logits, target.long(), reduction="sum")
 
 
-def _target(outputs: OutputBatch | None, tokens: Float[Tensor, "K N E"]) -> Float[Tensor, "K N 7"]:
+def _target(outputs: OutputBatch | None, tokens: Float[Tensor, "M N E"]) -> Float[Tensor, "K N 7"]:
     given = None if outputs is None else outputs.target
     if given is None:
         return tokens.new_zeros(0, tokens.shape[1], 7)

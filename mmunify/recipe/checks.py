@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmunify.data.chat import CHATS
 from mmunify.errors import UserError
 from mmunify.faults import Fault, did_you_mean, unknown
 from mmunify.paths import is_path, resolve_path
@@ -16,6 +17,7 @@ from mmunify.recipe.fields import ModelNodes, RecipeFields, Stage
 from mmunify.recipe.merging import DATA_KEYS, GROUPS
 from mmunify.recipe.wiring import wiring_faults
 from mmunify.registry import BACKBONES, DATASETS, EXPERTS, TUNERS
+from mmunify.tokens import TokenRegistry
 
 RUNTIME: Mapping[str, tuple[str, ...]] = {
     "encoders": (),
@@ -83,9 +85,6 @@ def expert_notes(recipe: RecipeFields) -> list[str]:
 
 def token_faults(recipe: RecipeFields, kinds: Sequence[str]) -> list[Fault]:
     """Task and grounding names that cannot be tags, and an unknown chat template."""
-    from mmunify.data.chat import CHATS
-    from mmunify.tokens import TokenRegistry
-
     faults = []
     if recipe.chat not in CHATS:
         faults.append(Fault("chat", unknown("chat template", recipe.chat, list(CHATS))))

@@ -189,10 +189,9 @@ def typed(cls: type, data: Any, path: str = "") -> tuple[dict[str, Any], list[Fa
 
 def _typed_value(hint: Any, value: Any, path: str, rules: Mapping[str, Any]) -> tuple[Any, list[Fault]]:
     """The value as far as it is right (None = not at all), and its faults."""
-    item = rules.get("items") or next((arg for arg in get_args(hint) if is_dataclass(arg)), None)
-    if is_dataclass(hint):
-        schema: Any = hint
-        return typed(schema, value, path)
+    item = rules.get("items") or next(filter(_is_schema, get_args(hint)), None)
+    if _is_schema(hint):
+        return typed(hint, value, path)
     if not fits(value, hint):
         return None, [Fault(path, f"wants {type_name(hint)}, got {value!r}")]
     if item is not None:
@@ -200,6 +199,10 @@ def _typed_value(hint: Any, value: Any, path: str, rules: Mapping[str, Any]) -> 
         return [clean for clean, _ in pairs], [fault for _, faults in pairs for fault in faults]
     broken = _broken_rule(value, rules)
     return (None, [Fault(path, broken)]) if broken else (value, [])
+
+
+def _is_schema(hint: Any) -> bool:
+    return is_dataclass(hint)
 
 
 def _broken_rule(value: Any, rules: Mapping[str, Any]) -> str:

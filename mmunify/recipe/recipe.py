@@ -4,24 +4,24 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mmunify.compose import compose
 from mmunify.errors import RecipeError, UserError
 from mmunify.faults import Fault
+from mmunify.model import UnifiedModel
+from mmunify.parts import Expert
 from mmunify.paths import resolve_paths
+from mmunify.recipe import checks
 from mmunify.recipe.fields import ModelNodes, RecipeFields, Stage, typed
 from mmunify.recipe.files import find_recipe, import_modules, read_chain
 from mmunify.recipe.merging import Merger, override_tree, without_deleted
 from mmunify.recipe.wiring import media_kinds
 from mmunify.registry import EXPERTS
-
-if TYPE_CHECKING:
-    from mmunify.model import UnifiedModel
-    from mmunify.parts import Expert
-    from mmunify.tokens import TokenRegistry
+from mmunify.tokens import TokenRegistry
 
 
 @dataclass(kw_only=True)
@@ -58,8 +58,6 @@ class Recipe(RecipeFields):
         Args:
             training: whether stages, their data and the trainer matter; a trained model is used without them.
         """
-        from mmunify.recipe import checks
-
         tree, known = self.to_dict(), {fault.path for fault in self.found}
         faults = [
             *typed(RecipeFields, tree)[1],
@@ -82,11 +80,9 @@ class Recipe(RecipeFields):
 
     def remarks(self) -> list[str]:
         """What is no fault but worth knowing: the notes of loading, tasks without an expert."""
-        from mmunify.recipe.checks import expert_notes
+        return [*self.notes, *checks.expert_notes(self)]
 
-        return [*self.notes, *expert_notes(self)]
-
-    def build(self, training: bool = True) -> "UnifiedModel":
+    def build(self, training: bool = True) -> UnifiedModel:
         """The model with its weights; random ones depend on `seed` alone.
 
         Args:
@@ -95,18 +91,14 @@ class Recipe(RecipeFields):
         Raises:
             RecipeError: the recipe has faults.
         """
-        from mmunify.compose import compose
-
         self.validate(training)
         return compose(**resolve_paths(asdict(self.model)), tokens=self.build_tokens(), seed=self.seed)
 
-    def build_tokens(self) -> "TokenRegistry":
+    def build_tokens(self) -> TokenRegistry:
         """The token registry that tokenizer, data, parser and router share."""
-        from mmunify.tokens import TokenRegistry
-
         return TokenRegistry(self.tokens.tasks, self.tokens.grounding, media_kinds(self.model))
 
-    def build_experts(self) -> "dict[str, Expert]":
+    def build_experts(self) -> dict[str, Expert]:
         """Task -> expert.
 
         Raises:
@@ -143,8 +135,6 @@ class Recipe(RecipeFields):
         raise UserError(f"no stage {stage!r} in recipe {self.name!r}; it has {[each.name for each in self.stages]}")
 
     def _training_faults(self) -> list[Fault]:
-        from mmunify.recipe import checks
-
         return [
             *(fault for index, stage in enumerate(self.stages) for fault in self._stage_model_faults(index, stage)),
             *checks.stage_faults(self.stages),
@@ -154,8 +144,6 @@ class Recipe(RecipeFields):
 
     def _stage_model_faults(self, index: int, stage: Stage) -> list[Fault]:
         """Faults of a stage's own model and weights; those of the recipe's model are reported once, there."""
-        from mmunify.recipe import checks
-
         path = f"stages.{index}"
         model, _, merging = _stage_model(self.model, stage)
         faults = [Fault(f"{path}.{fault.path}", fault.message) for fault in merging]

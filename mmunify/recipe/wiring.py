@@ -53,15 +53,22 @@ def _default_sources(group: str, name: str, node: Any) -> list[str]:
 
 
 def _target(node: Any) -> str | None:
-    """The encoder whose features a head learns, if its constructor has a `target`."""
+    """The encoder whose features a head reads, if its constructor has a `target` or `features`."""
+    head = _head(node)
+    if head is None:
+        return None
+    taken = {key: parameter.default for key, parameter in parameters(head).items() if key in ("target", "features")}
+    return next((node.get(key, default) for key, default in taken.items() if isinstance(default, str)), None)
+
+
+def _head(node: Any) -> Any:
+    """The registered head of a node, or None when there is none that can be imported."""
     if not isinstance(node, Mapping) or node.get("name") not in HEADS.names():
         return None
     try:
-        parameter = parameters(HEADS.get(node["name"])).get("target")
+        return HEADS.get(node["name"])
     except ImportError:
         return None
-    value = node.get("target", parameter.default) if parameter is not None else None
-    return value if isinstance(value, str) else None
 
 
 def _groups(model: ModelNodes) -> Iterator[tuple[str, str, Any]]:
@@ -102,7 +109,12 @@ def _unread(model: ModelNodes, path: str) -> Iterator[Fault]:
 
 
 def _without_backbone(model: ModelNodes, path: str) -> Iterator[Fault]:
-    groups = [group for group in ("adapters", "heads", "tuners") if getattr(model, group)]
+    needy = {
+        "adapters": bool(model.adapters),
+        "heads": any(getattr(_head(node), "needs_backbone", False) for node in model.heads.values()),
+        "tuners": bool(model.tuners),
+    }
+    groups = [group for group, needs in needy.items() if needs]
     tuners_of_backbone = any("on" not in node for node in model.tuners if isinstance(node, Mapping))
     if groups == ["tuners"] and not tuners_of_backbone:
         return

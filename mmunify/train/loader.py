@@ -3,7 +3,7 @@
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from mmunify.registry import DATASETS
 from mmunify.types import Batch, Sample
 
 
+@runtime_checkable
 class SampleSequence(Protocol):
     """An endless sequence of samples, such as a `Mixture`."""
 
@@ -25,6 +26,7 @@ class SampleSequence(Protocol):
         ...
 
 
+@runtime_checkable
 class BatchMaker(Protocol):
     """What makes batches of samples, such as a `Processor`."""
 

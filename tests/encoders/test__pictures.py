@@ -11,5 +11,7 @@ def test_drops_the_frame_axis():
 
 
 def test_clips_are_refused_with_the_way_out():
-    with pytest.raises(DataError, match=r"clips of 4 frames; wrap it: \{name: frames, encoder: \{name: clip, \.\.\.\}\}"):
+    with pytest.raises(
+        DataError, match=r"clips of 4 frames; wrap it: \{name: frames, encoder: \{name: clip, \.\.\.\}\}"
+    ):
         single_frame(torch.zeros(1, 4, 3, 2, 2), "clip")

@@ -165,7 +165,7 @@ def test_unknown_argument():
 
 
 def test_layer_out_of_range_says_how_many_there_are():
-    with pytest.raises(UserError, match=r"no layer 3: it has 3, counted 0\.\.2, or -3\.\.-1 from the end"):
+    with pytest.raises(UserError, match=r"no layer 3: it has 3, counted 0\.\.2 or -3\.\.-1 from the end"):
         TimmEncoder(model="xcit_nano_12_p8_224", model_args=XCIT, layer=3)
 
 

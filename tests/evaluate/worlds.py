@@ -1,5 +1,6 @@
 """Stand-ins for a model and its experts: models that know the truth, experts that do the right thing for true calls."""
 
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,9 +17,10 @@ from mmunify.types import Artifact
 
 READER = AnswerReader(tokens=TokenRegistry(tasks=DIGIT_TASKS))
 DATA = {"name": "digit_world", "split": "test", "seed": 5}
-SAMPLES = 30
+SAMPLES = 16
 
 
+@cache
 def prompts(task, number=SAMPLES):
     world = DATASETS.build({**DATA, "tasks": [task]})
     return [make_prompt(world[index], index) for index in range(number)]

@@ -60,7 +60,12 @@ def test_losses_by_hand(head, target):
     }
     for name, loss in wanted.items():
         torch.testing.assert_close(out.losses[name], loss)
-    assert {name: int(count) for name, count in out.counts.items()} == {"objectness": 6, "class": 3, "color": 3, "box": 3}
+    assert {name: int(count) for name, count in out.counts.items()} == {
+        "objectness": 6,
+        "class": 3,
+        "color": 3,
+        "box": 3,
+    }
 
 
 def test_sums_add_up_over_items(head, target):

@@ -1,6 +1,6 @@
 """Edits: is the background left alone, and can the edit be read in the picture?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -37,9 +37,13 @@ class EditProtocol(Protocol):
         for task in sorted({task for task, _ in hits}):
             measures[f"success_{task}"] = rate([hit for name, hit in hits if name == task])
         for name, metric in (("", background_psnr), ("_smartedit", background_psnr_smartedit)):
-            values = [0.0 if picture is None else metric(source_picture(a), picture, touched(a)) for a, picture in local]
-            measures[f"background_psnr{name}"] = mean(values, tools.seed)
+            decibels = [_apply(metric, answer, picture) for answer, picture in local]
+            measures[f"background_psnr{name}"] = mean(decibels, tools.seed)
         return measures
+
+
+def _apply(metric: Callable[..., float], answer: Answer, picture: np.ndarray | None) -> float:
+    return 0.0 if picture is None else metric(source_picture(answer), picture, touched(answer))
 
 
 def touched(answer: Answer) -> np.ndarray:

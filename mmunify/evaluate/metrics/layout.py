@@ -32,12 +32,12 @@ class LayoutProtocol(Protocol):
             score_counts([label for label, _ in boxes], [(name, 1) for name in names])
             for boxes, names in zip(layouts, wanted, strict=True)
         ]
-        spatial = [_holds(b, a.facts["relations"]) for b, a in zip(layouts, answers, strict=True) if a.facts["relations"]]
+        asked = [(boxes, answer.facts["relations"]) for boxes, answer in zip(layouts, answers, strict=True)]
         return {
             "precision": mean([score.precision or 0.0 for score in counts], tools.seed),
             "recall": mean([score.recall or 0.0 for score in counts], tools.seed),
             "accuracy": rate([score.accurate for score in counts]),
-            "relation_accuracy": rate(spatial),
+            "relation_accuracy": rate([_holds(boxes, relations) for boxes, relations in asked if relations]),
             "placement": mean([_placed(b, a) for b, a in zip(layouts, answers, strict=True)], tools.seed),
             **read_back([tools.last(answer, "image") for answer in answers], wanted, tools.seed),
         }

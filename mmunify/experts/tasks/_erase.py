@@ -26,7 +26,8 @@ def erase(picture: np.ndarray, matte: Matte, seed: int) -> np.ndarray:
     from scipy import ndimage
 
     window = picture[matte.window].astype(np.float32)
-    hole = np.asarray(ndimage.binary_dilation(matte.alpha > 0.05, iterations=max(1, max(matte.alpha.shape) // 60)))
+    reach = max(1, max(matte.alpha.shape) // 60)
+    hole = ndimage.binary_dilation(matte.alpha > 0.05, iterations=reach).astype(bool)
     if (~hole).sum() < 8:
         raise UserError("the region covers the whole picture, so nothing is left to fill it from; give a smaller one")
     filled = _fill(window, hole) + _grain(window, hole, np.random.default_rng(seed))
@@ -74,7 +75,7 @@ def _grain(window: np.ndarray, hole: np.ndarray, rng: np.random.Generator) -> np
     """Noise [h w 3] drawn from the fine differences around the hole; edges of other objects are left out."""
     from scipy import ndimage
 
-    known = np.asarray(ndimage.binary_erosion(~hole, border_value=1))
+    known = np.asarray(ndimage.binary_erosion(~hole, border_value=1), dtype=bool)
     known = known if known.sum() >= 8 else ~hole
     fine = (window - ndimage.gaussian_filter(window, (1.5, 1.5, 0)))[known]
     strength = np.linalg.norm(fine, axis=-1)

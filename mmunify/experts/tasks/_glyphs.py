@@ -64,11 +64,17 @@ def _ink_height(glyph: np.ndarray) -> int:
     return int(rows[-1] - rows[0] + 1) if len(rows) else 0
 
 
-def draw_words(text: str, height: int) -> np.ndarray:
-    """Ink [h w] in 0..1 of any words in one line, cropped to the ink; an empty box for what has no ink."""
+def draw_words(text: str, height: int, width: int) -> np.ndarray:
+    """Ink [h w] in 0..1 of any words in one line, as large as `height` and `width` allow (6 pixels at least)."""
+    ink = _print(text, height)
+    scale = min(height / ink.shape[0], width / ink.shape[1])
+    return ink if scale >= 1 else _print(text, int(height * scale))
+
+
+def _print(text: str, size: int) -> np.ndarray:
     from PIL import Image, ImageDraw, ImageFont
 
-    font = ImageFont.load_default(size=max(6, height))
+    font = ImageFont.load_default(size=max(6, size))
     left, top, right, bottom = (int(edge) for edge in font.getbbox(text))
     canvas = Image.new("L", (max(1, right - left + 2), max(1, bottom - top + 2)))
     ImageDraw.Draw(canvas).text((1 - left, 1 - top), text, fill=255, font=font)

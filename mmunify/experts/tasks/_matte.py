@@ -86,8 +86,16 @@ def cut_out(picture: np.ndarray, region: Region) -> Matte:
     inside[y0 - top : y1 - top, x0 - left : x1 - left] = True
     small = _shrunk(crop)
     alpha = _find_object(small.astype(np.float32), _resized(inside.astype(np.float32), small.shape[:2]) > 0.5)
-    alpha = np.where(inside, _resized(alpha, crop.shape[:2]), 0).astype(np.float32)
+    alpha = _confined(_resized(alpha, crop.shape[:2]), inside)
     return Matte(x=left, y=top, alpha=alpha, color=_typical_color(crop, alpha > 0.5))
+
+
+def _confined(alpha: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Solid pixels stay inside the box; the anti-aliased edge may reach one pixel beyond a box that is tight."""
+    from scipy import ndimage
+
+    rim = ndimage.binary_dilation(inside, structure=np.ones((3, 3)))
+    return np.where(inside, alpha, np.where(rim, np.minimum(alpha, 0.49), 0)).astype(np.float32)
 
 
 def _find_object(pixels: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -106,10 +114,10 @@ def _find_object(pixels: np.ndarray, inside: np.ndarray) -> np.ndarray:
     strong = core & (distance >= np.median(distance[core]))
     color = np.median(pixels[strong], axis=0)
     if np.median(np.linalg.norm(pixels[core] - color, axis=-1)) > UNIFORM * contrast:
-        return _without_specks(np.clip(distance / (2 * distance[core].min()), 0, 1) * inside, least=0.1)
+        return _without_specks(np.clip(distance / (2 * distance[core].min()), 0, 1), inside, least=0.1)
     towards = color - background
     alpha = ((pixels - background) * towards).sum(-1) / np.maximum((towards**2).sum(-1), 1e-6)
-    return _without_specks(np.clip((alpha - 0.5) * 1.25 + 0.5, 0, 1) * inside)  # noise below 0.1 is no object
+    return _without_specks(np.clip((alpha - 0.5) * 1.25 + 0.5, 0, 1), inside)  # noise below 0.1 is no object
 
 
 def _border(shape: tuple[int, int]) -> np.ndarray:
@@ -150,7 +158,7 @@ def _by_palette(pixels: np.ndarray, inside: np.ndarray, ring: np.ndarray) -> np.
     solid = ndimage.binary_fill_holes(ndimage.binary_opening(alpha > 0.5))
     if not solid.any():
         return inside.astype(np.float32)
-    return _without_specks(np.where(solid, np.maximum(alpha, 0.51), np.minimum(alpha, 0.49) * 0.5), least=0.1)
+    return _without_specks(np.where(solid, np.maximum(alpha, 0.51), np.minimum(alpha, 0.49) * 0.5), inside, least=0.1)
 
 
 def _color_words(pixels: np.ndarray) -> np.ndarray:
@@ -164,12 +172,12 @@ def _color_words(pixels: np.ndarray) -> np.ndarray:
     return ((lab[:, None] - centers) ** 2).sum(-1).argmin(1).reshape(pixels.shape[:2])
 
 
-def _without_specks(alpha: np.ndarray, least: float = 0.04) -> np.ndarray:
-    """Drop solid islands smaller than `least` of the largest one."""
+def _without_specks(alpha: np.ndarray, inside: np.ndarray, least: float = 0.04) -> np.ndarray:
+    """Drop solid islands inside the box that are smaller than `least` of the largest one."""
     from scipy import ndimage
 
     islands = np.empty(alpha.shape, dtype=np.int32)
-    ndimage.label(alpha > 0.5, structure=np.ones((3, 3)), output=islands)
+    ndimage.label((alpha > 0.5) & inside, structure=np.ones((3, 3)), output=islands)
     if islands.max() < 2:
         return alpha
     sizes = np.bincount(islands.ravel())
@@ -181,7 +189,7 @@ def _typical_color(crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Median colour of the object's inner part (the edge is half background)."""
     from scipy import ndimage
 
-    core = np.asarray(ndimage.binary_erosion(mask))
+    core = np.asarray(ndimage.binary_erosion(mask), dtype=bool)
     chosen = core if core.sum() >= 4 else mask if mask.any() else np.ones_like(mask)
     return np.median(crop[chosen], axis=0).astype(np.float32)
 

@@ -10,7 +10,8 @@ DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 MAX_OBJECTS = 9
 
 _NUMBER = re.compile(rf"\b(\d{{1,6}}|{'|'.join(DIGIT_WORDS)})s?\b", re.IGNORECASE)
-_COLORED_NUMBER = re.compile(rf"(?:[#\w]+\s+){{0,2}}{_NUMBER.pattern}", re.IGNORECASE)
+_NO_NOUN = r"(?=\W*$|\W*[,.;!?]|\s+(?:and|on|at|in|to|is|left|right|above|below|over|under|with|next|beside|by)\b)"
+_COLORED_NUMBER = re.compile(rf"(?:[#\w]+\s+){{0,2}}{_NUMBER.pattern}{_NO_NOUN}", re.IGNORECASE)
 _PARTS = re.compile(r"[,;]|\band\b|\bbeside\b|\bnext to\b", re.IGNORECASE)
 _RELATIONS = (
     (re.compile(r"\bleft of\b"), ((0, 1), (2, 1))),
@@ -55,6 +56,11 @@ def find_number(text: str) -> str | None:
     return str(DIGIT_WORDS.index(word)) if word in DIGIT_WORDS else word
 
 
+def bare(phrase: str) -> str:
+    """A phrase without its article: "a star" -> "star"."""
+    return re.sub(r"^(?:an?|the)\s+", "", phrase.strip(), flags=re.IGNORECASE)
+
+
 def lay_out(prompt: str) -> list[Region]:
     """Labelled boxes for what a prompt names: numbers with their colours, else its phrases, at most nine.
 
@@ -78,11 +84,11 @@ def _arrangement(count: int, is_mixed: bool) -> tuple[Cell, ...]:
 
 
 def _numbers(prompt: str) -> list[_Mention]:
-    """Every number of a prompt, with the colour before it."""
+    """Every number of a prompt that counts nothing ("two dogs" is no number), with the colour before it."""
     found = list(_COLORED_NUMBER.finditer(prompt))
-    ends = [following.start() for following in found[1:]] + [len(prompt)]
+    ends = [*(following.start() for following in found[1:]), len(prompt)]
     mentions = []
-    for mention, end in zip(found, ends, strict=True):
+    for mention, end in zip(found, ends, strict=False):
         colors = find_colors(mention[0])
         label = " ".join([*(name for name, _ in colors[-1:]), find_number(mention[0]) or ""])
         mentions.append(_Mention(label, prompt[mention.end() : end]))

@@ -71,17 +71,8 @@ def _draw_region(picture: np.ndarray, region: Region, rng: np.random.Generator) 
         paste_ink(picture, ink, ((x0 + x1) / 2, (y0 + y1) / 2), color)
         return
     _draw_outline(picture, (x0, y0, x1, y1), color)
-    ink = _fitting_words(region.label or "?", x1 - x0 - 4, y1 - y0 - 4)
+    ink = draw_words(region.label or "?", max(y1 - y0 - 4, 1), max(x1 - x0 - 4, 1))
     paste_ink(picture, ink, ((x0 + x1) / 2, (y0 + y1) / 2), color)
-
-
-def _fitting_words(text: str, width: int, height: int) -> np.ndarray:
-    """Ink of the words, in the largest size of a few that fits; a text too long for all of them is cut."""
-    for size in (24, 18, 14, 11, 8):
-        ink = draw_words(text, size)
-        if ink.shape[0] <= height and ink.shape[1] <= width:
-            return ink
-    return ink[: max(height, 1), : max(width, 1)]
 
 
 def _draw_outline(picture: np.ndarray, box: Sequence[int], color: tuple[int, int, int]) -> None:

@@ -8,7 +8,7 @@ from mmunify.experts.tasks._glyphs import draw_number, draw_words, paste_ink
 from mmunify.experts.tasks._matte import cut_out
 from mmunify.experts.tasks._names import all_labels, artifact_name
 from mmunify.experts.tasks._pictures import input_picture, pixel_box
-from mmunify.experts.tasks._requests import find_number
+from mmunify.experts.tasks._requests import bare, find_number
 from mmunify.parts import Expert, Workspace
 from mmunify.registry import EXPERTS
 from mmunify.types import Artifact, Region, TaskCall
@@ -45,7 +45,7 @@ def _replaced(picture: np.ndarray, region: Region, instruction: str, seed: int, 
     named = find_colors(instruction)
     x0, y0, x1, y1 = pixel_box(region, picture.shape)
     number = find_number(instruction)
-    ink = draw_number(number, y1 - y0, rng) if number else draw_words(instruction, y1 - y0)
+    ink = draw_number(number, y1 - y0, rng) if number else draw_words(bare(instruction), y1 - y0, x1 - x0)
     result = erase(picture, matte, seed)
     paste_ink(result, ink, ((x0 + x1) / 2, (y0 + y1) / 2), named[-1][1] if named else matte.color)
     return result

@@ -49,7 +49,7 @@ def test_threads_do_not_see_each_other():
     assert seen == [None]
 
 
-def gradient(context_fn):
+def gradient(context_fn, run_backward=lambda backward: backward()):
     """Two forwards with different tasks, then one backward."""
     layer, x = ByTask(), torch.tensor([[0.1, 0.2]])
     outs = []
@@ -57,12 +57,20 @@ def gradient(context_fn):
         with use_tokens(tokens):
             keywords = {"context_fn": context_fn} if context_fn else {}
             outs.append(checkpoint(layer, x, use_reentrant=False, **keywords) if context_fn else layer(x))
-    sum(outs).sum().backward()
+    run_backward(sum(outs).sum().backward)
     return layer
 
 
-def test_recomputation_sees_the_tokens_of_its_own_forward():
-    plain, recomputed = gradient(None), gradient(checkpoint_context_fn)
+def in_another_thread(backward):
+    """As autograd does for the layers of a GPU."""
+    thread = threading.Thread(target=backward)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("run_backward", [lambda backward: backward(), in_another_thread])
+def test_recomputation_sees_the_tokens_of_its_own_forward(run_backward):
+    plain, recomputed = gradient(None), gradient(checkpoint_context_fn, run_backward)
     torch.testing.assert_close(recomputed.scale.grad, plain.scale.grad)
     assert recomputed.seen == [False, False, True, True]
     assert current_tokens() is None

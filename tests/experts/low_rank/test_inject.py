@@ -120,5 +120,5 @@ def test_what_cannot_be_wrapped_is_refused_and_nothing_changes():
 def test_clean_names():
     assert clean_name("_orig_mod.layers.0._checkpoint_wrapped_module.mlp.weight") == "layers.0.mlp.weight"
     assert clean_name("layers.0._checkpoint_wrapped_module") == "layers.0"
-    compiled = nn.ModuleDict({"net": torch.compile(nn.Sequential(nn.Linear(2, 2)))})
+    compiled = nn.ModuleDict({"net": nn.ModuleDict({"_orig_mod": nn.Sequential(nn.Linear(2, 2))})})
     assert list(find_linears(compiled, ["net.0"], "Tuner")) == ["net.0"]

@@ -73,7 +73,7 @@ def test_only_low_rank_parameters_of_a_tiny_llama_train():
     changed = {name for name, value in llama.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if ".low_rank." in name}
     assert len(learned) == 2 * 5 * 2
-    assert losses[-1] < losses[0] - 0.3
+    assert losses[-1] < losses[0] - 0.2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""What a recipe builds: parameters per part, widths between parts, memory per stage."""
+
+from typing import Any
+
+import torch
+
+from mmunify.errors import RecipeError, UserError
+from mmunify.model import UnifiedModel
+from mmunify.recipe import Recipe
+from mmunify.train.learns import parameter_names, part_of, select
+
+ADAMW_STATES = 2
+"""Numbers that AdamW keeps per learning parameter."""
+
+
+def inspect_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Faults; if there are none, parameters per part, edges, and memory per stage.
+
+    Returns:
+        `faults`: a list of `Fault`. `parts`: part -> {"total", "trained": {stage: number}}. `edges`: from, to, width.
+        `memory`: stage -> bytes of weights, gradients and AdamW's states (activations come on top).
+    """
+    report: dict[str, Any] = {"faults": recipe.check(), "parts": {}, "edges": [], "memory": {}}
+    if report["faults"]:
+        return report
+    try:
+        report["edges"] = edges(build_light(recipe))
+    except RecipeError as error:
+        return {**report, "faults": error.faults}
+    for index, stage in enumerate(recipe.stages):
+        try:
+            _add_stage(report, recipe.at(stage), index)
+        except RecipeError as error:
+            report["faults"] += error.faults
+    if not recipe.stages:
+        _add_totals(report, build_light(recipe))
+    return report
+
+
+def build_light(recipe: Recipe) -> UnifiedModel:
+    """The model without memory for its weights where its parts allow that, else the real one."""
+    try:
+        with torch.device("meta"):
+            return recipe.build()
+    except UserError:
+        raise
+    except Exception:  # a part that reads weights from a folder cannot be built without memory
+        return recipe.build()
+
+
+def edges(model: UnifiedModel) -> list[dict[str, Any]]:
+    """Widths of what flows between parts: encoder -> adapter -> backbone -> head."""
+    found: list[dict[str, Any]] = []
+    width = model.backbone.dim if model.backbone is not None else None
+    for name in model.adapters:
+        source = model.wiring[f"adapters.{name}"].source
+        encoder = model.encoders[source.partition(".")[2]]
+        found.append({"from": source, "to": f"adapters.{name}", "dim": encoder.out_dim})
+        found.append({"from": f"adapters.{name}", "to": "backbone", "dim": width})
+    return [*found, *({"from": "backbone", "to": f"heads.{name}", "dim": width} for name in model.heads)]
+
+
+def _add_stage(report: dict[str, Any], recipe: Recipe, index: int) -> None:
+    stage, model = recipe.stages[index], build_light(recipe)
+    _add_totals(report, model)
+    learning = {id(parameter) for parameter in select(model, stage.learns, f"stages.{index}.learns")}
+    size = {"weights": 0, "gradients": 0, "optimizer": 0}
+    for part, parameter in _parameters(model):
+        learns, num_bytes = id(parameter) in learning, parameter.numel() * parameter.element_size()
+        trained = report["parts"][part]["trained"]
+        trained[stage.name] = trained.get(stage.name, 0) + parameter.numel() * learns
+        size["weights"] += num_bytes
+        size["gradients"] += num_bytes * learns
+        size["optimizer"] += ADAMW_STATES * num_bytes * learns
+    report["memory"][stage.name] = size
+
+
+def _add_totals(report: dict[str, Any], model: UnifiedModel) -> None:
+    totals: dict[str, int] = {}
+    for part, parameter in _parameters(model):
+        totals[part] = totals.get(part, 0) + parameter.numel()
+    for part, total in totals.items():
+        report["parts"].setdefault(part, {"total": total, "trained": {}})["total"] = total
+
+
+def _parameters(model: UnifiedModel) -> list[tuple[str, Any]]:
+    return [(part_of(names[0]), parameter) for parameter, names in parameter_names(model)]

@@ -1,0 +1,64 @@
+"""A bundle as evaluation sees it: it answers prompts, and its experts and de-tokenizers carry the answers out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mmunify.evaluate.answers import Answer, AnswerReader
+from mmunify.evaluate.run import Bench, Respond
+from mmunify.parts import Workspace
+from mmunify.types import Artifact, Sample
+
+
+def make_bench(
+    bundle: Any,
+    data: Mapping[str, Any],
+    batch_size: int,
+    max_new_tokens: int,
+    seed: int,
+    report: Callable[[str, int], None],
+) -> Bench:
+    """The bench of a bundle.
+
+    Args:
+        bundle: see `mmunify.checkpoint`.
+        data: node of the data set.
+        batch_size: prompts answered together.
+        max_new_tokens: longer answers are cut off.
+        seed: of random calls, bootstraps, experts and de-tokenizers.
+        report: told after every task.
+    """
+    model = bundle.model
+    reader = AnswerReader(tokens=model.tokens, spec=model.spec())
+    respond = _responder(bundle, batch_size, max_new_tokens)
+    return Bench(respond=respond, reader=reader, run=_runner(bundle, seed), data=data, seed=seed, report=report)
+
+
+def _responder(bundle: Any, batch_size: int, max_new_tokens: int) -> Respond:
+    from mmunify.infer.generate import generate
+
+    processor = bundle.processor()
+
+    def respond(samples: Sequence[Sample], blank: bool) -> Sequence[Any]:
+        return generate(
+            bundle.model,
+            processor,
+            samples,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            blank_media=blank,
+        )
+
+    return respond
+
+
+def _runner(bundle: Any, seed: int) -> Callable[[Answer], Sequence[Artifact]]:
+    from mmunify.experts.router import TaskRouter
+    from mmunify.infer.decode import decode_predictions
+
+    router = TaskRouter(bundle.recipe.build_experts())
+
+    def run(answer: Answer) -> Sequence[Artifact]:
+        made, _ = router.run(answer.reply.calls, Workspace(media=answer.prompt.media, seed=seed))
+        return [*made, *decode_predictions(bundle.model, answer.predictions, seed)]
+
+    return run
