@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmunify import __version__
-from mmunify.commands import catalogue, check, train, use
+from mmunify.commands import catalogue, check, export, train, use
 from mmunify.errors import MissingExtraError, MMUnifyError, UserError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("show")(catalogue.show)
 app.command("cp")(catalogue.copy)
 app.command("run")(use.run)
 app.command("eval")(use.evaluate)
+app.command("export")(export.export)
 
 
 def _print_version(wanted: bool) -> None:

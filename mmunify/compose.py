@@ -13,7 +13,7 @@ import torch
 from mmunify.errors import RecipeError
 from mmunify.faults import Fault, unknown
 from mmunify.model import UnifiedModel, Wiring
-from mmunify.parts import Adapter, Backbone, Encoder
+from mmunify.parts import Adapter, Backbone, Encoder, Head
 from mmunify.registry import ADAPTERS, BACKBONES, DETOKENIZERS, ENCODERS, HEADS, TUNERS, Registry
 from mmunify.tokens import TokenRegistry
 
@@ -59,11 +59,11 @@ def compose(
     tokens = tokens or TokenRegistry()
     made_encoders = joiner.join("encoders", ENCODERS, encoders or {})
     made_backbone = joiner.part("backbone", BACKBONES, backbone) if backbone is not None else None
-    if made_backbone is not None and made_backbone.tokenizer is not None:
-        with part_seed(seed, "tokens"):
-            made_backbone.add_tokens(tokens.groups())
     made_adapters = joiner.join_adapters(adapters or {}, made_encoders, made_backbone)
     made_heads = joiner.join_heads(heads or {}, made_encoders, made_backbone)
+    if made_backbone is not None and made_backbone.tokenizer is not None:
+        with part_seed(seed, "tokens"):
+            made_backbone.add_tokens(_needed_tokens(tokens, made_adapters, made_heads))
     made_detokenizers = joiner.join_detokenizers(detokenizers or {}, made_encoders, made_heads)
     model = UnifiedModel(
         encoders=made_encoders,
@@ -78,6 +78,15 @@ def compose(
     )
     model.tuners = [joiner.tune(model, i, node) for i, node in enumerate(tuners)]
     return model
+
+
+def _needed_tokens(
+    tokens: TokenRegistry, adapters: Mapping[str, Adapter], heads: Mapping[str, Head]
+) -> dict[str, list[str]]:
+    """Token groups that the model can use: rows that nothing could ever train are not added."""
+    slotted = any(head.spec is not None and not head.spec.as_text for head in heads.values())
+    unused = {name for name, used in (("media", adapters or slotted), ("outputs", slotted)) if not used}
+    return {group: strings for group, strings in tokens.groups().items() if group not in unused}
 
 
 class _Joiner:

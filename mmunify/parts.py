@@ -6,12 +6,14 @@ Letters: see `mmunify.types`. A contract is abstract, a part is a leaf: no part 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mmunify.errors import UserError
 from mmunify.types import (
     Artifact,
     Attention,
@@ -92,6 +94,18 @@ class Part(nn.Module, ABC):
     node: str = ""
     added: ClassVar[Sequence[str]] = ("new_rows.*", "new_output_rows.*")
     players: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def save_folder(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        """Write the part in its library's own format, so that `path:` loads it again.
+
+        Args:
+            folder: where to; made if missing.
+            dtype: of the stored weights.
+
+        Raises:
+            UserError: the part has no format of its own.
+        """
+        raise UserError(f"{type(self).__name__} has no folder format; a bundle stores it")
 
 
 class Encoder(Part):

@@ -224,7 +224,7 @@ def tiny_llama_folder(
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=False,
     )
-    model = randomize(LlamaForCausalLM(config), seed=seed)
+    model: Any = randomize(LlamaForCausalLM(config), seed=seed)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
@@ -244,7 +244,8 @@ def tiny_clip_folder(
         image_size=size,
         patch_size=patch,
     )
-    randomize(CLIPVisionModel(config), seed=seed).save_pretrained(folder)
+    model: Any = randomize(CLIPVisionModel(config), seed=seed)
+    model.save_pretrained(folder)
     processor = CLIPImageProcessor(
         size={"shortest_edge": size},
         crop_size={"height": size, "width": size},
@@ -268,11 +269,11 @@ def tiny_timm_folder(
     """Write a random XCiT or ViT of timm (a name that takes embed_dim, depth, num_heads, img_size) as a folder."""
     import timm
 
-    from mmunify.encoders.timm import save_folder
+    from mmunify.encoders.timm import save_timm
 
     arguments: dict[str, Any] = {"embed_dim": dim, "depth": depth, "num_heads": 4, "img_size": size}
     tower = timm.create_model(model, num_classes=0, **arguments)
-    return save_folder(randomize(tower, seed=seed), folder, dtype=dtype)
+    return save_timm(randomize(tower, seed=seed), folder, dtype=dtype)
 
 
 def randomize(module: nn.Module, seed: int = 0, std: float = 0.2) -> nn.Module:

@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from mmunify import losses
+from mmunify.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +88,11 @@ def test_similarity_equals_skimage(noise):
     wanted = [structural_similarity(x, y, channel_axis=0, **options) for x, y in zip(a, b, strict=True)]
     ours = losses.structural_similarity(torch.tensor(a), torch.tensor(b))
     torch.testing.assert_close(ours, torch.tensor(wanted), atol=1e-9, rtol=0)
+
+
+def test_pictures_smaller_than_the_window():
+    with pytest.raises(UserError, match="windows of 11 pixels; the picture has 8"):
+        losses.ssim(torch.rand(1, 3, 16, 8), torch.rand(1, 3, 16, 8))
 
 
 def test_equal_pictures_are_similar():

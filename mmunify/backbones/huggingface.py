@@ -1,6 +1,8 @@
 """Any Hugging Face causal language model as a backbone that reads embeddings and answers with hidden states."""
 
+import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -148,6 +150,20 @@ class HuggingFaceBackbone(Backbone):
         from transformers import DynamicCache
 
         return DynamicCache(config=self.lm.config)
+
+    def save_folder(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        """Write an ordinary transformers folder with its tokenizer; new rows become rows of the tables."""
+        lm = copy.deepcopy(self.lm)
+        lm.resize_token_embeddings(self.vocab_size, mean_resizing=False)
+        tables = [(lm.get_input_embeddings(), self.new_rows)]
+        tables += [] if self.is_tied else [(lm.get_output_embeddings(), self.new_output_rows)]
+        with torch.no_grad():
+            for table, groups in tables:
+                if groups:
+                    table.weight[self.num_old_rows :] = torch.cat(list(groups.values()))
+        lm.to(dtype).save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        return Path(folder)
 
     def _scale(self, logits: Tensor) -> Tensor:
         """What some families do to their logits between the table and the softmax."""

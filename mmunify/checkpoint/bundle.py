@@ -228,8 +228,8 @@ def _read_index(folder: Path) -> dict[str, Any]:
 def _check_vocabulary(folder: Path, recorded: str | None, model: nn.Module) -> None:
     if recorded != _vocabulary_digest(model):
         raise CheckpointError(
-            f"the recipe of bundle {folder} loads a tokenizer with another vocabulary than that of {folder / 'tokenizer'}; "
-            "bring the old one back"
+            f"the recipe of bundle {folder} loads a tokenizer with another vocabulary than the one beside it in "
+            f"{folder / 'tokenizer'}; bring the old one back"
         )
 
 

@@ -134,10 +134,12 @@ class _Row:
         self._kinds: list[str] = []
         self._segments = 0
         self._position = 0
+        self._tail = " "
 
     def place(self, segment: Segment, sample: Sample, prompt: bool) -> None:
         part = segment.part
         if isinstance(part, Text):
+            self._tail = part.text[-1:] or self._tail
             self.add(self.encoder.ids(part.text), segment.learned)
         elif isinstance(part, Media):
             self._place_media(part, sample)
@@ -173,7 +175,8 @@ class _Row:
         nodes = {name: node for name, node in self.encoder.spec.outputs.items() if node.kind == output.kind}
         slotted = {name: node for name, node in nodes.items() if node.slot is not None and not node.slot.as_text}
         if not slotted and output.call is not None and (self.encoder.tokenizer is not None):
-            self.add(self.encoder.ids(_led(format_call(output.call), self.input_ids)), learned)
+            lead = "" if self._tail.isspace() else " "
+            self.add(self.encoder.ids(lead + format_call(output.call)), learned)
         elif not nodes:
             known = sorted({node.kind for node in self.encoder.spec.outputs.values()})
             raise DataError(
@@ -223,10 +226,6 @@ class _Row:
         kind = self._kinds[index]
         node = next(name for name, node in self.encoder.spec.media.items() if node.kind == kind)
         return node, self._kinds[:index].count(kind)
-
-
-def _led(text: str, before: Sequence[int]) -> str:
-    return f" {text}" if before else text
 
 
 def _open(source: Any, sample_id: str) -> Any:

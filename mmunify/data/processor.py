@@ -63,6 +63,6 @@ class Processor:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids; special strings stay visible, slot positions don't."""
-        slot = set(self.encoder.ids(self.tokens.slot))
-        text = self.tokenizer.decode([i for i in ids if i not in slot], skip_special_tokens=False)
+        slot = self.tokenizer.get_vocab().get(self.tokens.slot)
+        text = self.tokenizer.decode([i for i in ids if i != slot], skip_special_tokens=False)
         return text.strip()

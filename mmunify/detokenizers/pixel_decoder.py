@@ -89,6 +89,18 @@ class PixelDecoder(Detokenizer):
         """Pixels in 0..1; guidance and seed change nothing, since nothing is drawn."""
         return self(condition.states)
 
+    def save_folder(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        """Write config.json and model.safetensors, as `path:` reads them; float16 is loaded back as float32."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"model_type": "pixel_decoder", **self.sizes}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        tensors = {name: tensor.to(dtype).contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
     def _distance(self, pixels: Float[Tensor, "K C H W"], target: Float[Tensor, "K C H W"]) -> Float[Tensor, ""]:
         if self.objective == "l1":
             return losses.l1(pixels, target)
@@ -115,25 +127,6 @@ class ResidualBlock(nn.Module):
     def forward(self, raster: Float[Tensor, "K D h w"]) -> Float[Tensor, "K D h w"]:
         """Same shape."""
         return raster + self.layers(raster)
-
-
-def save_folder(decoder: PixelDecoder, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-    """Write config.json and model.safetensors, as `path:` reads them.
-
-    Args:
-        decoder: the part.
-        folder: where to; made if missing.
-        dtype: of the stored weights; float16 halves the file and is loaded back as float32.
-    """
-    from safetensors.torch import save_file
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {"model_type": "pixel_decoder", **decoder.sizes}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    tensors = {name: tensor.to(dtype).contiguous() for name, tensor in decoder.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 def _decoder(in_dim: int, size: int, grid: int, dim: int, depth: int) -> nn.Sequential:

@@ -73,6 +73,16 @@ class TimmEncoder(Encoder):
         height, width = self.preprocess.size
         self._grid = (height // read["reduction"], width // read["reduction"])
 
+    def save_folder(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        """Write config.json and model.safetensors in timm's format.
+
+        Raises:
+            UserError: layers were let go (`layer:`), so the model isn't whole.
+        """
+        if self.layer is not None:
+            raise UserError(f"a timm encoder with layer={self.layer} let layers go; only layer: null can be written")
+        return save_timm(self.model, folder, dtype)
+
     def layout(self, extent: tuple[int, int] | None = None) -> Layout:
         """The raster, whatever the extent."""
         rows, columns = self._grid
@@ -116,7 +126,7 @@ class TimmEncoder(Encoder):
         return tokens
 
 
-def save_folder(
+def save_timm(
     model: Any,
     folder: str | Path,
     dtype: torch.dtype = torch.float32,
@@ -137,7 +147,7 @@ def save_folder(
 
     described: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     if "architecture" not in described:
-        raise UserError(f"save_folder writes models of timm.create_model; {type(model).__name__} is none")
+        raise UserError(f"save_timm writes models of timm.create_model; {type(model).__name__} is none")
     arguments = dict(getattr(model, "_model_args", {}) if model_args is None else model_args)
     config = {
         "architecture": described["architecture"],
@@ -168,7 +178,7 @@ def _source(path: str | None, model: str | None, pretrained: bool, revision: str
     if path is not None and not (on_meta and model is not None):
         folder = Path(path) if Path(path).is_dir() else _download(path, revision)
         if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{folder} holds no config.json: it is no timm folder (see timm.save_folder)")
+            raise CheckpointError(f"{folder} holds no config.json: it is no timm folder (see its save_folder)")
         if not on_meta:
             check_weights(folder)
         return f"local-dir:{folder}", not on_meta

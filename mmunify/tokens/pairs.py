@@ -9,6 +9,7 @@ from mmunify.faults import did_you_mean
 
 SLOT = "slot"
 OUTPUT_NAMES = {"image": "img", "video": "vid", "audio": "aud"}
+NEW_PICTURE_TASKS = frozenset({"layout_to_image"})
 GROUNDED_TASKS = frozenset({"segment", "remove", "recolor", "replace", "layout_to_image"})
 DIGIT_TASKS = ("segment", "edit", "remove", "recolor", "replace", "layout_to_image", "generate_image")
 
@@ -24,6 +25,7 @@ class TokenRegistry:
         grounding: name of the grounding pair.
         kinds: kinds of media; "image" gives the input pair `<image>` and the output pair `<img>`.
         grounded: tasks whose calls need at least one region; those that are not in `tasks` don't matter.
+        new_picture: tasks whose regions lie in the picture to be made, so that no padding of an input matters.
         max_boxes: most boxes of one call (GLIGEN takes 30).
 
     Raises:
@@ -34,12 +36,14 @@ class TokenRegistry:
     grounding: str = "box"
     kinds: Sequence[str] = ("image",)
     grounded: Collection[str] = GROUNDED_TASKS
+    new_picture: Collection[str] = NEW_PICTURE_TASKS
     max_boxes: int = 30
 
     def __post_init__(self) -> None:
         for name in ("tasks", "kinds"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "grounded", frozenset(self.grounded))
+        for name in ("grounded", "new_picture"):
+            object.__setattr__(self, name, frozenset(getattr(self, name)))
         names = [SLOT, *self._media_names(), *self._output_names(), self.grounding, *self.tasks]
         for name in names:
             if not TAG_NAME.fullmatch(name):
@@ -90,6 +94,10 @@ class TokenRegistry:
     def requires_regions(self, task: str) -> bool:
         """Whether a call of this task is incomplete without a grounding pair."""
         return task in self.grounded
+
+    def frame_of(self, task: str, extent: tuple[int, int] | None) -> tuple[int, int] | None:
+        """The extent whose padding the boxes of a call are written with; None = they are not padded."""
+        return None if task in self.new_picture else extent
 
     def is_media(self, name: str) -> bool:
         """Whether `<name>` is a media string (input, output or slot)."""

@@ -125,15 +125,16 @@ def _assemble(
             edits.append((pair.start, pair.end, ""))
             is_next = True
             continue
-        regions, problems, words = _read_regions(inner, pair.inner, extent)
-        problems = pair.own + problems
+        owner = call if call and (is_next or (tokens.requires_regions(call.task) and not call.regions)) else None
+        frame = tokens.frame_of(owner.task, extent) if owner else extent
+        regions, problems, words = _read_regions(inner, pair.inner, frame)
         edits.append((pair.start, pair.end, "" if is_next else words))
-        if call and (is_next or (tokens.requires_regions(call.task) and not call.regions)):
-            call.regions += regions
-            call.problems += problems
-            call.end = pair.end if is_next else call.end
-        else:
-            drafts.append(_Draft("", "", pair.start, pair.end, regions, problems))
+        if owner is None:
+            drafts.append(_Draft("", "", pair.start, pair.end, regions, pair.own + problems))
+            continue
+        owner.regions += regions
+        owner.problems += pair.own + problems
+        owner.end = pair.end if is_next else owner.end
     return drafts, edits
 
 

@@ -34,7 +34,8 @@ def format_call(call: TaskCall, extent: Extent | None = None, registry: TokenReg
     if len(call.regions) > tokens.max_boxes:
         raise TokenError(f"a call takes at most {tokens.max_boxes} boxes; {call.instruction!r} has {len(call.regions)}")
     opens, closes = tokens.pair(call.task)
-    return f"{opens}{escape(call.instruction)}{closes}{_format_regions(call.regions, extent, tokens)}"
+    grounding = _format_regions(call.regions, tokens.frame_of(call.task, extent), tokens)
+    return f"{opens}{escape(call.instruction)}{closes}{grounding}"
 
 
 def format_region(region: Region, extent: Extent | None = None, registry: TokenRegistry | None = None) -> str:

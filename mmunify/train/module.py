@@ -169,7 +169,7 @@ class StageModule(pl.LightningModule):
         terms += [value / num_batches for value in report.aux.values()]
         if not terms:
             raise TrainingError(f"stage {self.stage.name!r}: the model reports no loss; give a head a weight")
-        return torch.stack([term.reshape(()).float() for term in terms]).sum()
+        return sum(terms)  # type: ignore[return-value]
 
     def _gather(self, reports: list[StepReport]) -> StepTotals:
         """Sums and counts over the reports of all ranks."""

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmunify.detokenizers.pixel_decoder import PixelDecoder, save_folder
+from mmunify.detokenizers.pixel_decoder import PixelDecoder
 from mmunify.errors import CheckpointError, DataError, UserError
 from mmunify.parts import Draw
 from mmunify.types import Condition
@@ -86,7 +86,7 @@ def test_learns_two_pictures():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 0.0), (torch.float16, 1e-3)])
 def test_folder_round_trip(tmp_path, dtype, tolerance):
     decoder = PixelDecoder(8, **TINY)
-    folder = save_folder(decoder, tmp_path / "decoder", dtype=dtype)
+    folder = decoder.save_folder(tmp_path / "decoder", dtype=dtype)
     loaded = PixelDecoder(8, path=str(folder))
     assert loaded.external == str(folder)
     assert loaded.size == 16
@@ -110,7 +110,7 @@ def test_sizes_that_do_not_fit():
 
 
 def test_a_folder_for_another_encoder(tmp_path):
-    folder = save_folder(PixelDecoder(8, **TINY), tmp_path)
+    folder = PixelDecoder(8, **TINY).save_folder(tmp_path)
     with pytest.raises(UserError, match="decodes features of width 8, the encoder's are 12 wide"):
         PixelDecoder(12, path=str(folder))
 
@@ -118,7 +118,7 @@ def test_a_folder_for_another_encoder(tmp_path):
 def test_damaged_folders(tmp_path):
     with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
         PixelDecoder(8, path=str(tmp_path / "nowhere"))
-    file = save_folder(PixelDecoder(8, **TINY), tmp_path) / "model.safetensors"
+    file = PixelDecoder(8, **TINY).save_folder(tmp_path) / "model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-4])
     with pytest.raises(CheckpointError, match=r"model\.safetensors is truncated"):
@@ -126,7 +126,7 @@ def test_damaged_folders(tmp_path):
 
 
 def test_weights_that_do_not_fit_their_config(tmp_path):
-    save_folder(PixelDecoder(8, **TINY), tmp_path)
+    PixelDecoder(8, **TINY).save_folder(tmp_path)
     (tmp_path / "config.json").write_text('{"in_dim": 8, "size": 16, "grid": 4, "dim": 16, "depth": 2}')
     with pytest.raises(CheckpointError, match="doesn't fit the sizes in its config.json"):
         PixelDecoder(8, path=str(tmp_path))

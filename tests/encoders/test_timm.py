@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from mmunify.encoders.timm import TimmEncoder, save_folder
+from mmunify.encoders.timm import TimmEncoder, save_timm
 from mmunify.errors import CheckpointError, UserError
 from mmunify.parts import Context
 from mmunify.testing import check_encoder, picture_values, randomize, tiny_timm_folder
@@ -104,7 +104,7 @@ def test_size_reaches_towers_with_a_table_of_positions():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 0.0), (torch.float16, 0.05)])
 def test_folder_round_trip(tmp_path, dtype, tolerance):
     encoder = randomize(TimmEncoder(model="xcit_nano_12_p8_224", model_args=XCIT)).eval()
-    folder = save_folder(encoder.model, tmp_path / "tower", dtype=dtype)
+    folder = save_timm(encoder.model, tmp_path / "tower", dtype=dtype)
     loaded = TimmEncoder(path=str(folder)).eval()
     values = picture_values(encoder.preprocess)
     assert loaded.external == str(folder)
@@ -116,7 +116,7 @@ def test_folder_round_trip(tmp_path, dtype, tolerance):
 
 def test_folder_is_timms_own_format(tmp_path):
     tower = randomize(timm.create_model("xcit_nano_12_p8_224", num_classes=0, **XCIT)).eval()
-    loaded = timm.create_model(f"local-dir:{save_folder(tower, tmp_path)}", pretrained=True).eval()
+    loaded = timm.create_model(f"local-dir:{save_timm(tower, tmp_path)}", pretrained=True).eval()
     pixels = torch.randn(1, 3, 32, 32)
     assert torch.equal(loaded.forward_features(pixels), tower.forward_features(pixels))
 
@@ -124,7 +124,7 @@ def test_folder_is_timms_own_format(tmp_path):
 def test_batch_statistics_travel_with_the_folder(tmp_path):
     tower = timm.create_model("xcit_nano_12_p8_224", num_classes=0, **XCIT).train()
     tower(torch.randn(4, 3, 32, 32) + 1)
-    loaded = TimmEncoder(path=str(save_folder(tower, tmp_path)))
+    loaded = TimmEncoder(path=str(save_timm(tower, tmp_path)))
     name = next(n for n, _ in tower.named_buffers() if n.endswith("running_mean"))
     assert torch.equal(loaded.model.get_buffer(name), tower.get_buffer(name))
     assert tower.get_buffer(name).abs().sum() > 0
@@ -201,6 +201,6 @@ def test_weights_of_another_architecture(tmp_path):
         TimmEncoder(path=str(folder))
 
 
-def test_save_folder_takes_timm_models_alone(tmp_path):
+def test_save_timm_takes_timm_models_alone(tmp_path):
     with pytest.raises(UserError, match="Linear is none"):
-        save_folder(torch.nn.Linear(2, 2), tmp_path)
+        save_timm(torch.nn.Linear(2, 2), tmp_path)

@@ -75,6 +75,13 @@ def test_calls_read_as_documented():
     assert format_region(two[0], extent=(64, 32)) == "<box>red 7[0.125,0.375,0.375,0.500]</box>"
 
 
+def test_regions_of_a_new_picture_are_not_padded_like_the_input():
+    call = TaskCall(task="layout_to_image", instruction="it", regions=(region(0, 0, 1, 0.25),))
+    text = format_call(call, extent=(64, 32))
+    assert text.endswith("[0.000,0.000,1.000,0.250]</box>")
+    assert parse_reply(text, extent=(64, 32)).calls[0].regions == call.regions
+
+
 def test_a_registry_brings_its_own_words():
     tokens = TokenRegistry(tasks=("paint",), grounding="region")
     call = TaskCall(task="paint", instruction="the sky", regions=(region(0, 0, 1, 0.5, label=""),))

@@ -41,7 +41,10 @@ class ToyModel(nn.Module):
         error = (states - torch.sin(x * 3)).square().sum(-1) * batch.attention.valid
         odd = batch.input_ids[:, 0] % 2 == 1
         return StepReport(
-            losses={"text/error": error.sum(), "odd/sum": states[odd].sum(-1).square().sum()},
+            losses={
+                "text/error": error.sum(),
+                "odd/sum": ((states * batch.attention.valid.unsqueeze(-1))[odd].sum(-1).square().sum()),
+            },
             counts={"text/error": batch.attention.valid.sum(), "odd/sum": odd.sum()},
             weights={"text/error": self.weights["text"], "odd/sum": self.weights["odd"]},
             aux={"balance": 0.01 * self.backbone[0].weight.square().mean()},

@@ -8,7 +8,7 @@ from mmunify.types import Sample, Text
 
 
 def _show_text(scene: Scene) -> Text:
-    return Text(text=scene_text(scene) + " ")
+    return Text(text=scene_text(scene))
 
 
 @DATASETS.register("digit_text")

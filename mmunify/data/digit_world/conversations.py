@@ -157,11 +157,12 @@ def make_turns(exchanges: Sequence[Exchange], show: Show, as_text: bool = False)
     """
     turns, seen = [], None
     for exchange in exchanges:
-        user: list[Text | Media | Output] = [Text(text=exchange.user)]
+        shown: list[Text | Media | Output] = []
         if exchange.scene is not None and exchange.scene is not seen:
-            user.insert(0, show(exchange.scene))
+            shown = [show(exchange.scene)]
             seen = exchange.scene
-        turns.append(Turn(role="user", parts=tuple(user)))
+        blank = " " if shown and isinstance(shown[0], Text) else ""  # after a picture the chat template brings it
+        turns.append(Turn(role="user", parts=(*shown, Text(text=blank + exchange.user))))
         turns.append(Turn(role="assistant", parts=_reply(exchange, as_text)))
     return tuple(turns)
 

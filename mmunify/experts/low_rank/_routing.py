@@ -29,21 +29,24 @@ class GatedLayer(nn.Module):
 
     def record(self, weights: Float[Tensor, "*rows X"]) -> None:
         """Remember the weights of this forward; with their graph only if a loss will need it."""
-        # Dynamo cannot read a ContextVar. What a compiled recomputation overwrites is never read.
-        if torch.compiler.is_compiling() or not is_recomputing():
-            self._weights = weights if self.balance is not None else weights.detach()
-            self._tokens, self._is_new = None, True
+        if torch.compiler.is_compiling():  # dynamo cannot read a ContextVar: `settle` does it
+            self._tokens = None
+        elif is_recomputing():
+            return
+        else:
+            self._tokens = current_tokens() or TokenContext()
+        self._weights, self._is_new = weights if self.balance is not None else weights.detach(), True
 
-    def settle(self, name: str, tokens: TokenContext) -> Float[Tensor, ""] | None:
+    def settle(self, name: str) -> Float[Tensor, ""] | None:
         """The weighted loss of the last forward, once; the graph is let go, the weights stay for `mean_weights`."""
         if self._weights is None or not self._is_new:
             return None
-        weights, self._weights = self._weights, self._weights.detach()
-        self._tokens, self._is_new = tokens, False
+        weights, self._weights, self._is_new = self._weights, self._weights.detach(), False
+        self._tokens = self._tokens or current_tokens()
         if self.balance is None:
             return None
         try:
-            return self.balance_weight * self.balance(weights, tokens)
+            return self.balance_weight * self.balance(weights, self._known_tokens())
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
 
@@ -52,9 +55,16 @@ class GatedLayer(nn.Module):
         if self._weights is None:
             return None
         flat = self._weights.detach().flatten(0, -2)
-        valid = self._tokens.flat("valid", len(flat)) if self._tokens is not None else None
+        valid = self._known_tokens().flat("valid", len(flat))
         share = flat.new_ones(len(flat)) if valid is None else valid.to(flat)
         return share @ flat / share.sum().clamp(min=1)
+
+    def _known_tokens(self) -> TokenContext:
+        if self._tokens is None:
+            raise UserError(
+                "a compiled layer keeps no token context: call collect_aux inside the use_tokens(...) block"
+            )
+        return self._tokens
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy starts without memory: tensors inside a graph can't be copied.
@@ -64,22 +74,15 @@ class GatedLayer(nn.Module):
 def collect_aux(module: nn.Module) -> dict[str, Tensor]:
     """Auxiliary losses of the last forward of all gated layers inside `module`, weighted and summed over layers.
 
-    To be called once per forward, inside the same `use_tokens` block: the losses count the tokens of that context.
-    (Layers don't keep the context themselves: torch.compile cannot trace the reading of a ContextVar.)
+    To be called once per forward; for compiled models inside the same `use_tokens` block.
 
     Returns:
         {"balance": scalar}, or {} if no layer has a loss.
 
     Raises:
-        UserError: no context is installed, or it describes other tokens than a layer with a loss saw.
+        UserError: the context is unknown, or describes other tokens than a layer with a loss saw.
     """
-    layers = _gated_layers(module)
-    if not layers:
-        return {}
-    tokens = current_tokens()
-    if tokens is None:
-        raise UserError("collect_aux needs the context of the forward: call it inside the same use_tokens(...) block")
-    losses = [layer.settle(name, tokens) for name, layer in layers]
+    losses = [layer.settle(name) for name, layer in _gated_layers(module)]
     given = [loss for loss in losses if loss is not None]
     return {"balance": torch.stack(given).sum()} if given else {}
 

@@ -22,11 +22,11 @@ def input_picture(call: TaskCall, workspace: Workspace) -> np.ndarray:
         UserError: there is none.
         DataError: it cannot be read.
     """
-    images = [media for media in workspace.media if media.kind == "image"]
-    if call.media is not None:
-        images = [media for media in workspace.media[call.media : call.media + 1] if media.kind == "image"]
+    media = workspace.media if call.media is None else workspace.media[max(call.media, 0) :][:1]
+    images = [medium for medium in media if medium.kind == "image"]
     if not images:
-        raise UserError(f"the {call.task} call needs a picture and the conversation has none at {call.media or 'all'}")
+        where = "in the conversation" if call.media is None else f"at index {call.media}"
+        raise UserError(f"the {call.task} call needs a picture and there is none {where}")
     return read_pixels(images[-1])
 
 

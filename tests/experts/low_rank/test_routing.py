@@ -56,8 +56,7 @@ def test_statistics_are_means_over_valid_tokens_and_overwritten():
 def test_a_loss_is_collected_once():
     model = mixture()
     assert "balance" in step(model)
-    with use_tokens(TokenContext()):
-        assert collect_aux(model) == {}
+    assert collect_aux(model) == {}
 
 
 def test_without_balance_no_loss_and_no_graph_is_kept():
@@ -65,8 +64,6 @@ def test_without_balance_no_loss_and_no_graph_is_kept():
         model = mixture(**settings)
         assert step(model) == {}
         assert len(gate_statistics(model)) == 2
-    with use_tokens(TokenContext()):
-        assert collect_aux(nn.Linear(2, 2)) == {}
     assert collect_aux(nn.Linear(2, 2)) == {}
 
 
@@ -76,8 +73,7 @@ def test_recomputation_leaves_no_trace():
         out = checkpoint(model, X, use_reentrant=False, context_fn=checkpoint_context_fn)
         loss = collect_aux(model)["balance"] + out.sum()
     loss.backward()
-    with use_tokens(TokenContext()):
-        assert collect_aux(model) == {}
+    assert collect_aux(model) == {}
 
 
 def test_a_model_can_be_copied_and_pickled_between_forward_and_backward():
@@ -88,10 +84,24 @@ def test_a_model_can_be_copied_and_pickled_between_forward_and_backward():
         torch.testing.assert_close(twin(X), model(X))
 
 
-def test_missing_or_foreign_contexts_are_refused():
+def test_the_context_of_the_forward_counts_whatever_is_installed_later():
     model = mixture()
+    inside = step(model)["balance"]
+    with use_tokens(TokenContext(valid=VALID)):
+        model(X)
+    with use_tokens(TokenContext(valid=~VALID)):
+        torch.testing.assert_close(collect_aux(model)["balance"], inside)
     model(X)
-    with pytest.raises(UserError, match="inside the same use_tokens"):
+    everything = collect_aux(model)["balance"]
+    torch.testing.assert_close(everything, step(model, valid=torch.ones_like(VALID))["balance"])
+
+
+def test_missing_or_foreign_contexts_are_refused(monkeypatch):
+    model = mixture()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.compiler, "is_compiling", lambda: True)
+        model(X)
+    with pytest.raises(UserError, match=r"^0: a compiled layer keeps no token context"):
         collect_aux(model)
     with pytest.raises(UserError, match=r"^0: the token context describes \(2, 2\) = 4 tokens, but the gate saw 6"):
         step(model, valid=torch.ones(2, 2, dtype=torch.bool))

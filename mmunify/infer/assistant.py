@@ -1,0 +1,251 @@
+"""The Assistant: a conversation with a model, its task experts and its de-tokenizers."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmunify.data.pictures import read_picture
+from mmunify.data.processor import Processor
+from mmunify.errors import UserError
+from mmunify.experts.router import DIGIT_EXPERTS, Answer, TaskRouter
+from mmunify.experts.tasks._names import artifact_name
+from mmunify.infer.generate import Generated, generate
+from mmunify.model import UnifiedModel
+from mmunify.parts import Workspace
+from mmunify.tokens import ParsedReply, bounding_box, format_region, parse_reply
+from mmunify.types import Artifact, Condition, Media, Output, Region, Reply, Sample, Source, TaskCall, Text, Turn
+
+
+@dataclass
+class Memory:
+    """What the conversation holds so far.
+
+    Attributes:
+        turns: as the model saw and wrote them.
+        media: of the user and of the experts, newest last: what experts work on.
+        extent: (width, height) of the latest image that the model was shown; its boxes are relative to that one.
+        unseen: a picture that an expert made and that the next turn shows to the model.
+    """
+
+    turns: tuple[Turn, ...] = ()
+    media: tuple[Media, ...] = ()
+    extent: tuple[int, int] | None = None
+    unseen: Media | None = None
+
+
+@dataclass(frozen=True)
+class DetokenizerAnswer:
+    """A de-tokenizer in the place of an expert: it draws what a head predicted for an output slot."""
+
+    name: str
+    detokenizer: Any
+    guidance: Mapping[str, float] = field(default_factory=dict)
+
+    def __call__(self, call: TaskCall, workspace: Workspace) -> list[Artifact]:
+        """One picture from `call.condition` [Q E].
+
+        Raises:
+            UserError: the call carries no features.
+        """
+        if call.condition is None:
+            raise UserError(f"{self.name} draws predicted features; the {call.task} call carries none")
+        weight = next(iter(self.detokenizer.parameters()), call.condition)
+        states = call.condition[None].to(device=weight.device, dtype=weight.dtype)
+        with torch.inference_mode():
+            pixels = self.detokenizer.generate(Condition(states=states), self.guidance, workspace.seed)[0]
+        picture = (pixels.float().clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).cpu().numpy()
+        name = artifact_name("generated", call.instruction)
+        return [Artifact(kind="image", data=picture, call=call, producer=self.name, seed=workspace.seed, name=name)]
+
+
+class Assistant:
+    """Answers prompts with text, boxes, and what the routed experts make; remembers the conversation.
+
+    Args:
+        model: the model.
+        processor: the model's.
+        router: answers the calls.
+        policy: how broken replies are read, see `parse_reply`.
+        feed_back: show a picture that an expert made to the model in the next turn. Experts always go on with it.
+        seed: of the experts' and de-tokenizers' draws.
+        options: handed to experts in their workspace.
+    """
+
+    def __init__(
+        self,
+        model: UnifiedModel,
+        processor: Processor,
+        router: TaskRouter,
+        policy: str = "repair",
+        feed_back: bool = True,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.processor = model, processor
+        self.policy, self.feed_back, self.seed, self.options = policy, feed_back, seed, dict(options or {})
+        self.tasks = {node: _slot_task(model, node) for node in model.spec().outputs}
+        self.router = router.with_conditioned(_detokenizers(model, self.tasks))
+        self.memory = Memory()
+        self.saved: list[Path] = []
+
+    @classmethod
+    def load(cls, bundle: Any, **settings: Any) -> "Assistant":
+        """From a Bundle, or the folder of one.
+
+        Experts are those of its recipe; a recipe without any gets the experts without weights for its tasks.
+
+        Raises:
+            CheckpointError: no bundle in the folder, or a broken one.
+        """
+        from mmunify.checkpoint import load_bundle
+
+        if isinstance(bundle, str | Path):
+            bundle = load_bundle(bundle)
+        shipped = {task: node for task, node in DIGIT_EXPERTS.items() if task in bundle.model.tokens.task_names}
+        router = TaskRouter.build(bundle.recipe.experts or shipped)
+        return cls(bundle.model, bundle.processor(), router, **settings)
+
+    def reset(self) -> None:
+        """Forget the conversation."""
+        self.memory, self.saved = Memory(), []
+
+    def reply(
+        self,
+        prompt: str,
+        image: Source | None = None,
+        video: Source | None = None,
+        audio: Source | None = None,
+        region: Region | None = None,
+        max_new_tokens: int = 128,
+        out: str | Path | None = None,
+    ) -> Reply:
+        """Answer one turn. A turn that fails leaves the conversation as it was.
+
+        Args:
+            prompt: what the user says.
+            image: a path, an array [H W 3] or a PIL image, shown before the words.
+            video, audio: likewise.
+            region: a part of the latest image, written behind the prompt as its box.
+            max_new_tokens: vocabulary tokens of the answer.
+            out: folder to save the artifacts in; `saved` then lists the files.
+
+        Raises:
+            UserError: nothing was said, or a region without an image.
+            DataError: a medium that cannot be read, or that the model has no encoder for.
+        """
+        heard = self._listen(prompt, image, {"video": video, "audio": audio}, region)
+        sample = Sample(turns=heard.turns, id=f"turn {len(heard.turns)}")
+        (written,) = generate(self.model, self.processor, [sample], max_new_tokens=max_new_tokens)
+        parsed = parse_reply(written.text, self.policy, heard.extent, self.model.tokens)
+        slots = self._slot_calls(written, prompt) if self.policy != "text_only" else []
+        calls = sorted([*parsed.calls, *slots], key=lambda call: call.span or (0, 0))
+        artifacts, faults = self.router.run(calls, Workspace(media=heard.media, seed=self.seed, options=self.options))
+        self.memory = self._remember(heard, written.text, artifacts)
+        self.saved = [artifact.save(out) for artifact in artifacts] if out is not None else []
+        return Reply(
+            text=parsed.text,
+            raw=written.text,
+            calls=tuple(calls),
+            regions=parsed.regions,
+            artifacts=artifacts,
+            problems=(*_problems(parsed, written, max_new_tokens), *map(str, faults)),
+        )
+
+    # --------------------------------------------------------------------------------------- pieces
+
+    def _listen(
+        self, prompt: str, image: Source | None, others: Mapping[str, Source | None], region: Region | None
+    ) -> Memory:
+        """The memory with the user's turn at its end."""
+        before, shown, extent = self.memory, self.memory.unseen, self.memory.extent
+        if image is not None:
+            shown = Media(kind="image", source=read_picture(image))
+        if shown is not None:
+            extent = read_picture(shown.source).size
+        given = [Media(kind=kind, source=source) for kind, source in others.items() if source is not None]
+        words = _with_region(prompt, region, extent, self.model)
+        if not words.strip():
+            raise UserError(f"the prompt is {prompt!r}; say or ask something")
+        seen = [shown] if shown is not None else []
+        new = [*(seen if image is not None else []), *given]
+        turn = Turn(role="user", parts=(*seen, *given, Text(text=words)))
+        return Memory(turns=(*before.turns, turn), media=(*before.media, *new), extent=extent)
+
+    def _slot_calls(self, written: Generated, prompt: str) -> list[TaskCall]:
+        """One call per output slot, where it stands in the text, with the features that its head predicted."""
+        calls = []
+        for node, items in written.predictions.items():
+            opens = self.model.spec().outputs[node].slot.opens  # type: ignore[union-attr]
+            places = [found.span() for found in re.finditer(re.escape(opens), written.text)]
+            for span, condition in zip(places, items, strict=False):
+                task = self.tasks[node]
+                calls.append(TaskCall(task=task, instruction=prompt, condition=condition, span=span))
+        return calls
+
+    def _remember(self, heard: Memory, raw: str, artifacts: tuple[Artifact, ...]) -> Memory:
+        """The memory with the assistant's turn and what the experts made."""
+        pictures = tuple(Media(kind="image", source=made.data) for made in artifacts if made.kind == "image")
+        turn = Turn(role="assistant", parts=tuple(self._spoken(raw, artifacts)))
+        unseen = pictures[-1] if pictures and self.feed_back else None
+        return replace(heard, turns=(*heard.turns, turn), media=(*heard.media, *pictures), unseen=unseen)
+
+    def _spoken(self, raw: str, artifacts: tuple[Artifact, ...]) -> Iterator[Text | Output]:
+        """The assistant's turn: its words, with an output where it filled a slot."""
+        kinds = {node.slot.opens: node for node in self.model.spec().outputs.values() if node.slot and node.slot.opens}
+        drawn = {made.call.span: made.data for made in artifacts if made.call.condition is not None}
+        at = 0
+        pattern = "|".join(f"{re.escape(opens)}(?:{re.escape(node.slot.closes)})?" for opens, node in kinds.items())  # type: ignore[union-attr]
+        for found in re.finditer(pattern, raw) if pattern else ():
+            opens = next(opens for opens in kinds if found[0].startswith(opens))
+            if raw[at : found.start()]:
+                yield Text(text=raw[at : found.start()])
+            span = (found.start(), found.start() + len(opens))
+            yield Output(kind=kinds[opens].kind, target=_target(drawn.get(span)))
+            at = found.end()
+        if raw[at:] or not at:
+            yield Text(text=raw[at:])
+
+
+def _with_region(prompt: str, region: Region | None, extent: tuple[int, int] | None, model: UnifiedModel) -> str:
+    if region is None:
+        return prompt
+    if extent is None:
+        raise UserError(f"region {region.label!r} is a part of an image, and no image was given; pass image=")
+    boxed = Region(box=bounding_box(region), label=region.label)
+    return f"{prompt} {format_region(boxed, extent, model.tokens)}"
+
+
+def _problems(parsed: ParsedReply, written: Generated, max_new_tokens: int) -> list[str]:
+    cut = [] if written.finished else [f"cut: the answer was not finished after max_new_tokens={max_new_tokens}"]
+    return [*map(str, parsed.problems), *cut]
+
+
+def _target(picture: np.ndarray | None) -> np.ndarray:
+    """What stands for a picture that could not be drawn is grey: the model's own features are not kept."""
+    return picture if picture is not None else np.full((8, 8, 3), 127, dtype=np.uint8)
+
+
+def _slot_task(model: UnifiedModel, node: str) -> str:
+    """The task of calls for an output slot: "generate_image", with the node's name where several make one kind."""
+    outputs = model.spec().outputs
+    kind = outputs[node].kind
+    alone = sum(other.kind == kind for other in outputs.values()) == 1
+    return f"generate_{kind}" if alone else f"generate_{kind}.{node}"
+
+
+def _detokenizers(model: UnifiedModel, tasks: Mapping[str, str]) -> dict[str, Answer]:
+    """Task of a slot -> the de-tokenizer of its head: the one linked to it, of its name, or of its target features."""
+    answers: dict[str, Answer] = {}
+    for head, task in tasks.items():
+        wanted = [f"heads.{head}", f"encoders.{getattr(model.heads[head], 'target', None)}"]
+        linked = {model.wiring[f"detokenizers.{node}"].source: node for node in model.detokenizers}
+        node = next((linked[source] for source in wanted if source in linked), None)
+        node = head if node is None and head in model.detokenizers else node
+        if node is not None:
+            answers[task] = DetokenizerAnswer(f"detokenizers.{node}", model.detokenizers[node])
+    return answers

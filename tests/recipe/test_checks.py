@@ -1,0 +1,139 @@
+"""Faults of nodes, stages, experts, tokens, paths and the trainer."""
+
+import inspect
+
+import pytest
+
+from mmunify.recipe import checks
+from mmunify.recipe.fields import ModelNodes, RecipeFields, Stage, Tokens
+from tests.conftest import TINY_CLIP
+
+BACKBONE = {"name": "huggingface", "path": "some/hub-id"}
+CLIP = {"name": "clip", "config": TINY_CLIP}
+
+
+def texts(faults):
+    return [str(fault).partition(" Known")[0] for fault in faults]
+
+
+def test_a_model_without_parts():
+    assert texts(checks.model_faults(ModelNodes())) == [
+        "model: has no parts; give it a backbone, or an encoder and a detokenizer"
+    ]
+
+
+def test_nodes_of_every_group_are_checked_without_being_built():
+    model = ModelNodes(
+        encoders={"image": {**CLIP, "laier": -2}},
+        adapters={"image": [{"name": "linear"}, {"name": "mlp", "depth": "x"}]},
+        backbone={"name": "hugingface"},
+        tuners=[{"name": "lora", "rnak": 3}],
+        heads={"text": {"name": "text", "chunk": 0.5}},
+        detokenizers={"image": {"name": "pixel_decoder", "from": "encoders.image", "wrong": 1}},
+    )
+    paths = [fault.path for fault in checks.model_faults(model)]
+    for wanted in (
+        "model.encoders.image.laier",
+        "model.adapters.image.1.depth",
+        "model.backbone.name",
+        "model.tuners.0.rnak",
+        "model.heads.text.chunk",
+        "model.detokenizers.image.wrong",
+    ):
+        assert wanted in paths
+
+
+def test_a_shared_node_needs_no_name():
+    model = ModelNodes(encoders={"image": CLIP, "video": {"share": "image"}}, backbone=BACKBONE)
+    model.adapters = {"image": {"name": "mlp"}, "video": {"name": "mlp"}}
+    assert checks.model_faults(model) == []
+
+
+def test_a_head_that_learns_features_needs_an_encoder():
+    assert "model.heads.image.target_dim: required by QueryHead and not given" in texts(
+        checks.model_faults(ModelNodes(backbone=BACKBONE, heads={"image": {"name": "queries"}}))
+    )
+
+
+def test_weights_belong_to_heads_and_detokenizers():
+    model = ModelNodes(heads={"text": {}, "image": {}}, detokenizers={"image": {}})
+    assert checks.weight_faults({"text": 1, "image/mse": 2}, model, "w") == []
+    assert texts(checks.weight_faults({"txet/ce": 1}, model, "w")) == [
+        "w.txet/ce: no head or detokenizer named 'txet'; did you mean 'text'?"
+    ]
+
+
+def test_stages():
+    data = [{"name": "digit_world"}]
+    stages = [
+        Stage(name="a", steps=1, learns=["*"], data=data),
+        Stage(
+            name="a",
+            steps=1,
+            learns=["*"],
+            data=[{"name": "digit_world", "splti": "x", "weight": 0, "batch_size": 1.5}],
+        ),
+        Stage(name="b", steps=1, data=[]),
+        Stage(name="c", steps=1, learns=["*"], data=[{"name": "digit_wrld"}, "digit_world"]),
+    ]
+    found = texts(checks.stage_faults(stages))
+    assert found[0] == "stages.1.name: 'a' is already the name of stages.0; choose another"
+    assert found[1].startswith(
+        "stages.1.data.0.splti: DigitWorld takes no splti; did you mean split? It takes split, tasks"
+    )
+    assert found[2:4] == [
+        "stages.1.data.0.weight: must be a number above 0, got 0",
+        "stages.1.data.0.batch_size: must be a whole number above 0, got 1.5",
+    ]
+    assert found[4].startswith("stages.2.learns: is empty, so nothing would learn")
+    assert found[5].startswith("stages.2.data: is empty; give at least one data set, one of ['digit")
+    assert found[6] == "stages.3.data.0.name: no dataset named 'digit_wrld'; did you mean 'digit_world'?"
+    assert found[7].startswith("stages.3.data.1: needs a name")
+
+
+def test_experts_answer_their_task():
+    assert checks.expert_faults({"segment": {"name": "region_segmentation"}}) == []
+    wrong = checks.expert_faults({"edit": {"name": "region_segmentation"}, "remove": {"name": "inpaint_removl"}})
+    assert texts(wrong) == [
+        "experts.edit.name: expert 'region_segmentation' answers segment, not 'edit'",
+        "experts.remove.name: no expert named 'inpaint_removl'; did you mean 'inpaint_removal'?",
+    ]
+
+
+def test_tasks_without_an_expert_are_notes():
+    recipe = RecipeFields(tokens=Tokens(tasks=["edit", "segment"]), experts={"segmnt": {}, "edit": {}})
+    assert checks.expert_notes(recipe) == [
+        "tokens.tasks: no expert answers 'segment'",
+        "experts.segmnt: tokens.tasks has no 'segmnt'; did you mean 'segment'?",
+    ]
+
+
+def test_tokens_and_chat():
+    recipe = RecipeFields(tokens=Tokens(tasks=["segment", "segment"]), chat="vicunya")
+    found = texts(checks.token_faults(recipe, ("image",)))
+    assert found[0] == "chat: no chat template named 'vicunya'; did you mean 'vicuna'?"
+    assert found[1].startswith("tokens: the tag <segment> is taken twice")
+    assert checks.token_faults(RecipeFields(tokens=Tokens(tasks=["edit"])), ("image",)) == []
+
+
+def test_local_paths_must_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    node = {"name": "x", "path": "./there", "inner": {"path": "./gone"}, "files": ["assets:no/such"], "opens": "./text"}
+    assert [str(fault) for fault in checks.path_faults(node, "model.x")] == [
+        f"model.x.inner.path: no file or folder './gone' (looked at {tmp_path / 'gone'})",
+        f"model.x.files.0: no file or folder 'assets:no/such' (looked at {checks.resolve_path('assets:no/such')})",
+    ]
+    assert list(checks.path_faults({"path": "openai/clip"}, "x")) == []
+
+
+def test_trainer_arguments_are_those_of_lightning():
+    lightning = pytest.importorskip("lightning")
+    assert checks.trainer_arguments() == list(inspect.signature(lightning.Trainer).parameters)
+
+
+def test_unknown_trainer_keys():
+    assert checks.trainer_faults({"devices": 2, "strategy": "ddp"}) == []
+    assert [str(fault) for fault in checks.trainer_faults({"devcies": 2})] == [
+        "trainer.devcies: lightning.Trainer takes no devcies; did you mean devices?"
+    ]
