@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "mmunify.checkpoint": ("Bundle", "load_bundle"),
-    "mmunify.compose": ("compose",),
+    "mmunify.composer": ("compose",),
     "mmunify.faults": ("Fault",),
     "mmunify.infer.assistant": ("Assistant",),
     "mmunify.model": ("UnifiedModel",),
@@ -46,7 +46,7 @@ _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 if TYPE_CHECKING:
     from mmunify import errors, tokens
     from mmunify.checkpoint import Bundle, load_bundle
-    from mmunify.compose import compose
+    from mmunify.composer import compose
     from mmunify.evaluate.run import evaluate
     from mmunify.faults import Fault
     from mmunify.infer.assistant import Assistant

@@ -1,4 +1,4 @@
-"""UnifiedModel: embed -> backbone -> heads. This file and `compose.py` are all that joins parts.
+"""UnifiedModel: embed -> backbone -> heads. This file and `composer.py` are all that joins parts.
 
 Letters: see `mmunify.types`.
 """

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmunify.compose import compose
+from mmunify.composer import compose
 from mmunify.data.processor import Processor
 from mmunify.testing import tiny_llama_folder
 from mmunify.tokens import TokenRegistry

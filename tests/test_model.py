@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmunify.compose import compose
+from mmunify.composer import compose
 from mmunify.errors import PlacementError
 from mmunify.model import place
 from mmunify.parts import Context

@@ -6,7 +6,7 @@ from typing import Any
 from mmunify.evaluate.answers import Answer, AnswerReader
 from mmunify.evaluate.run import Bench, Respond
 from mmunify.parts import Workspace
-from mmunify.types import Artifact, Sample
+from mmunify.types import Artifact, Sample, TaskCall
 
 
 def make_bench(
@@ -52,13 +52,18 @@ def _responder(bundle: Any, batch_size: int, max_new_tokens: int) -> Respond:
 
 
 def _runner(bundle: Any, seed: int) -> Callable[[Answer], Sequence[Artifact]]:
-    from mmunify.experts.router import TaskRouter
-    from mmunify.infer.decode import decode_predictions
+    """Experts and de-tokenizers as the assistant has them."""
+    from mmunify.infer.assistant import Assistant
 
-    router = TaskRouter(bundle.recipe.build_experts())
+    assistant = Assistant.load(bundle)
 
     def run(answer: Answer) -> Sequence[Artifact]:
-        made, _ = router.run(answer.reply.calls, Workspace(media=answer.prompt.media, seed=seed))
-        return [*made, *decode_predictions(bundle.model, answer.predictions, seed)]
+        drawn = [
+            TaskCall(task=assistant.tasks[node], instruction="picture", condition=states)
+            for node, items in answer.predictions.items()
+            for states in items
+        ]
+        media = answer.prompt.media
+        return assistant.router.run([*answer.reply.calls, *drawn], Workspace(media=media, seed=seed))[0]
 
     return run

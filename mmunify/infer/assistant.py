@@ -2,23 +2,21 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
+from mmunify.checkpoint import Bundle, load_bundle
 from mmunify.data.pictures import read_picture
 from mmunify.data.processor import Processor
 from mmunify.errors import UserError
-from mmunify.experts.router import DIGIT_EXPERTS, Answer, TaskRouter
-from mmunify.experts.tasks._names import artifact_name
+from mmunify.experts.router import DIGIT_EXPERTS, TaskRouter
+from mmunify.infer.decode import detokenizer_answers, slot_task
 from mmunify.infer.generate import Generated, generate
 from mmunify.model import UnifiedModel
 from mmunify.parts import Workspace
 from mmunify.tokens import ParsedReply, bounding_box, format_region, parse_reply
-from mmunify.types import Artifact, Condition, Media, Output, Region, Reply, Sample, Source, TaskCall, Text, Turn
+from mmunify.types import Artifact, Media, Output, Region, Reply, Sample, Source, TaskCall, Text, Turn
 
 
 @dataclass
@@ -36,31 +34,6 @@ class Memory:
     media: tuple[Media, ...] = ()
     extent: tuple[int, int] | None = None
     unseen: Media | None = None
-
-
-@dataclass(frozen=True)
-class DetokenizerAnswer:
-    """A de-tokenizer in the place of an expert: it draws what a head predicted for an output slot."""
-
-    name: str
-    detokenizer: Any
-    guidance: Mapping[str, float] = field(default_factory=dict)
-
-    def __call__(self, call: TaskCall, workspace: Workspace) -> list[Artifact]:
-        """One picture from `call.condition` [Q E].
-
-        Raises:
-            UserError: the call carries no features.
-        """
-        if call.condition is None:
-            raise UserError(f"{self.name} draws predicted features; the {call.task} call carries none")
-        weight = next(iter(self.detokenizer.parameters()), call.condition)
-        states = call.condition[None].to(device=weight.device, dtype=weight.dtype)
-        with torch.inference_mode():
-            pixels = self.detokenizer.generate(Condition(states=states), self.guidance, workspace.seed)[0]
-        picture = (pixels.float().clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).cpu().numpy()
-        name = artifact_name("generated", call.instruction)
-        return [Artifact(kind="image", data=picture, call=call, producer=self.name, seed=workspace.seed, name=name)]
 
 
 class Assistant:
@@ -88,13 +61,12 @@ class Assistant:
     ) -> None:
         self.model, self.processor = model, processor
         self.policy, self.feed_back, self.seed, self.options = policy, feed_back, seed, dict(options or {})
-        self.tasks = {node: _slot_task(model, node) for node in model.spec().outputs}
-        self.router = router.with_conditioned(_detokenizers(model, self.tasks))
+        self.router = router.with_conditioned(detokenizer_answers(model))
         self.memory = Memory()
         self.saved: list[Path] = []
 
     @classmethod
-    def load(cls, bundle: Any, **settings: Any) -> "Assistant":
+    def load(cls, bundle: Bundle | str | Path, **settings: Any) -> "Assistant":
         """From a Bundle, or the folder of one.
 
         Experts are those of its recipe; a recipe without any gets the experts without weights for its tasks.
@@ -102,13 +74,11 @@ class Assistant:
         Raises:
             CheckpointError: no bundle in the folder, or a broken one.
         """
-        from mmunify.checkpoint import load_bundle
-
         if isinstance(bundle, str | Path):
             bundle = load_bundle(bundle)
         shipped = {task: node for task, node in DIGIT_EXPERTS.items() if task in bundle.model.tokens.task_names}
-        router = TaskRouter.build(bundle.recipe.experts or shipped)
-        return cls(bundle.model, bundle.processor(), router, **settings)
+        experts = bundle.recipe.build_experts() if bundle.recipe.experts else TaskRouter.build(shipped).experts
+        return cls(bundle.model, bundle.processor(), TaskRouter(experts), **settings)
 
     def reset(self) -> None:
         """Forget the conversation."""
@@ -183,32 +153,31 @@ class Assistant:
             opens = self.model.spec().outputs[node].slot.opens  # type: ignore[union-attr]
             places = [found.span() for found in re.finditer(re.escape(opens), written.text)]
             for span, condition in zip(places, items, strict=False):
-                task = self.tasks[node]
+                task = slot_task(self.model, node)
                 calls.append(TaskCall(task=task, instruction=prompt, condition=condition, span=span))
         return calls
 
     def _remember(self, heard: Memory, raw: str, artifacts: tuple[Artifact, ...]) -> Memory:
         """The memory with the assistant's turn and what the experts made."""
         pictures = tuple(Media(kind="image", source=made.data) for made in artifacts if made.kind == "image")
-        turn = Turn(role="assistant", parts=tuple(self._spoken(raw, artifacts)))
+        spoken = [part for part in self._spoken(raw, artifacts) if part != Text(text="")]
+        turn = Turn(role="assistant", parts=tuple(spoken or [Text(text="")]))
         unseen = pictures[-1] if pictures and self.feed_back else None
         return replace(heard, turns=(*heard.turns, turn), media=(*heard.media, *pictures), unseen=unseen)
 
     def _spoken(self, raw: str, artifacts: tuple[Artifact, ...]) -> Iterator[Text | Output]:
         """The assistant's turn: its words, with an output where it filled a slot."""
-        kinds = {node.slot.opens: node for node in self.model.spec().outputs.values() if node.slot and node.slot.opens}
         drawn = {made.call.span: made.data for made in artifacts if made.call.condition is not None}
+        slots = [(node.kind, node.slot) for node in self.model.spec().outputs.values() if node.slot is not None]
+        kinds = {slot.opens: kind for kind, slot in slots if not slot.as_text}
+        closes = "|".join(re.escape(slot.closes) for _, slot in slots)
+        pattern = "|".join(map(re.escape, kinds)) or r"(?!)"
         at = 0
-        pattern = "|".join(f"{re.escape(opens)}(?:{re.escape(node.slot.closes)})?" for opens, node in kinds.items())  # type: ignore[union-attr]
-        for found in re.finditer(pattern, raw) if pattern else ():
-            opens = next(opens for opens in kinds if found[0].startswith(opens))
-            if raw[at : found.start()]:
-                yield Text(text=raw[at : found.start()])
-            span = (found.start(), found.start() + len(opens))
-            yield Output(kind=kinds[opens].kind, target=_target(drawn.get(span)))
+        for found in re.finditer(f"({pattern})(?:{closes})", raw):
+            yield Text(text=raw[at : found.start()])
+            yield Output(kind=kinds[found[1]], target=drawn.get(found.span(1)))
             at = found.end()
-        if raw[at:] or not at:
-            yield Text(text=raw[at:])
+        yield Text(text=raw[at:])
 
 
 def _with_region(prompt: str, region: Region | None, extent: tuple[int, int] | None, model: UnifiedModel) -> str:
@@ -223,29 +192,3 @@ def _with_region(prompt: str, region: Region | None, extent: tuple[int, int] | N
 def _problems(parsed: ParsedReply, written: Generated, max_new_tokens: int) -> list[str]:
     cut = [] if written.finished else [f"cut: the answer was not finished after max_new_tokens={max_new_tokens}"]
     return [*map(str, parsed.problems), *cut]
-
-
-def _target(picture: np.ndarray | None) -> np.ndarray:
-    """What stands for a picture that could not be drawn is grey: the model's own features are not kept."""
-    return picture if picture is not None else np.full((8, 8, 3), 127, dtype=np.uint8)
-
-
-def _slot_task(model: UnifiedModel, node: str) -> str:
-    """The task of calls for an output slot: "generate_image", with the node's name where several make one kind."""
-    outputs = model.spec().outputs
-    kind = outputs[node].kind
-    alone = sum(other.kind == kind for other in outputs.values()) == 1
-    return f"generate_{kind}" if alone else f"generate_{kind}.{node}"
-
-
-def _detokenizers(model: UnifiedModel, tasks: Mapping[str, str]) -> dict[str, Answer]:
-    """Task of a slot -> the de-tokenizer of its head: the one linked to it, of its name, or of its target features."""
-    answers: dict[str, Answer] = {}
-    for head, task in tasks.items():
-        wanted = [f"heads.{head}", f"encoders.{getattr(model.heads[head], 'target', None)}"]
-        linked = {model.wiring[f"detokenizers.{node}"].source: node for node in model.detokenizers}
-        node = next((linked[source] for source in wanted if source in linked), None)
-        node = head if node is None and head in model.detokenizers else node
-        if node is not None:
-            answers[task] = DetokenizerAnswer(f"detokenizers.{node}", model.detokenizers[node])
-    return answers

@@ -91,9 +91,7 @@ def _blanked(batch: Batch) -> Batch:
 class _Decoder:
     """One batch of prompts being answered."""
 
-    def __init__(
-        self, model: UnifiedModel, processor: Processor, batch: Batch, temperature: float, seed: int
-    ) -> None:
+    def __init__(self, model: UnifiedModel, processor: Processor, batch: Batch, temperature: float, seed: int) -> None:
         assert model.backbone is not None
         self.model, self.processor, self.batch = model, processor, batch
         self.backbone, self.temperature = model.backbone, temperature

@@ -83,9 +83,9 @@ class OpenSlot:
         real[self.rows] = True
         sequence._segments += 1
         before = (sequence.valid, sequence.segment, sequence.full, sequence.next_position, sequence.last)
-        states = sequence.advance(
-            everyone, real, segment=real.long() * sequence._segments, full=real & self.full
-        )[self.rows]
+        states = sequence.advance(everyone, real, segment=real.long() * sequence._segments, full=real & self.full)[
+            self.rows
+        ]
         if not commit:
             sequence.valid, sequence.segment, sequence.full, sequence.next_position, sequence.last = before
             sequence.cache.crop(-steps)

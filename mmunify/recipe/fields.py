@@ -105,7 +105,7 @@ class Stage:
 
 @dataclass(kw_only=True)
 class ModelNodes:
-    """The nodes of the model, as `mmunify.compose.compose` takes them."""
+    """The nodes of the model, as `mmunify.composer.compose` takes them."""
 
     encoders: dict[str, Any] = _dict()
     adapters: dict[str, Any] = _dict()

@@ -114,15 +114,12 @@ def override_tree(text: str) -> dict[str, Any]:
 
 
 def without_deleted(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree without nodes, list elements and keys of the typed head that were set to null."""
-    kept = _without_nulls(data)
-    kept["experts"] = _without_nulls(kept.get("experts"))
-    kept["model"] = _model_without_nulls(kept.get("model"))
-    kept["stages"] = _without_nulls(kept.get("stages"))
-    for stage in kept["stages"] if isinstance(kept["stages"], list) else []:
-        if isinstance(stage, dict) and "data" in stage:
-            stage["data"] = _without_nulls(stage["data"])
-    return _without_nulls(kept)
+    """The tree without nodes and list elements that were set to null; arguments of parts may be null."""
+    kept = dict(data)
+    for key, clean in (("experts", _without_nulls), ("model", _model_without_nulls), ("stages", _stages_without_nulls)):
+        if key in kept:
+            kept[key] = clean(kept[key])
+    return kept
 
 
 def registry_at(data: Any, at: Sequence[str | int]) -> Registry | None:
@@ -213,6 +210,14 @@ def _model_without_nulls(model: Any) -> Any:
     if not isinstance(model, Mapping):
         return model
     return {key: _without_nulls(value) if key in (*GROUPS, "tuners") else value for key, value in model.items()}
+
+
+def _stages_without_nulls(stages: Any) -> Any:
+    kept = _without_nulls(stages)
+    for stage in kept if isinstance(kept, list) else ():
+        if isinstance(stage, dict) and "data" in stage:
+            stage["data"] = _without_nulls(stage["data"])
+    return kept
 
 
 def _index(elements: list[Any], key: str) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mmunify.compose import compose
+from mmunify.composer import compose
 from mmunify.errors import RecipeError, UserError
 from mmunify.faults import Fault
 from mmunify.model import UnifiedModel

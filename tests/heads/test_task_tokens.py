@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mmunify.compose import compose
+from mmunify.composer import compose
 from mmunify.data.processor import Processor
 from mmunify.types import Output, Sample, TaskCall, Text, Turn
 

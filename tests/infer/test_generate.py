@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmunify.compose import compose
+from mmunify.composer import compose
 from mmunify.data.processor import Processor
 from mmunify.errors import UserError
 from mmunify.infer.generate import generate

@@ -74,7 +74,7 @@ def test_stages():
             data=[{"name": "digit_world", "splti": "x", "weight": 0, "batch_size": 1.5}],
         ),
         Stage(name="b", steps=1, data=[]),
-        Stage(name="c", steps=1, learns=["*"], data=[{"name": "digit_wrld"}, "digit_world"]),
+        Stage(name="c", steps=1, learns=["*"], data=[{"name": "digit_wrld"}, {"weight": 1}]),
     ]
     found = texts(checks.stage_faults(stages))
     assert found[0] == "stages.1.name: 'a' is already the name of stages.0; choose another"

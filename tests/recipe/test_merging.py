@@ -98,8 +98,8 @@ def test_elements_of_a_list_by_index_and_by_name():
 def test_elements_that_do_not_exist_are_faults():
     _, merger = merge({"stages": [{"name": "adapt"}]}, {"stages": {"adpat": {"steps": 1}, "4": {"steps": 1}}})
     assert [str(fault) for fault in merger.faults] == [
-        "stages.adpat: no element 'adpat'; did you mean 'adapt'? Known: adapt, 0",
-        "stages.4: no element '4'. Known: adapt, 0",
+        "stages.adpat: no element named 'adpat'; did you mean 'adapt'? Known: adapt, 0",
+        "stages.4: no element named '4'. Known: adapt, 0",
     ]
 
 
@@ -120,6 +120,7 @@ def test_null_deletes_nodes_and_elements_but_sets_arguments():
         "stages": {"t": None, "s": {"data": {"e": None}}},
     }
     assert without_deleted(merge(tree, change)[0]) == {
+        "out": None,
         "model": {"adapters": {"a": {"name": "mlp", "depth": None}}, "tuners": [{"name": "lora"}]},
         "experts": {},
         "stages": [{"name": "s", "data": [{"name": "d"}]}],

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmunify.compose import compose
+from mmunify.composer import compose
 from mmunify.errors import RecipeError, UserError
 from mmunify.recipe import Recipe, Stage, load_recipe
 from mmunify.registry import METRICS
@@ -109,6 +109,10 @@ def test_a_child_changes_its_base(tmp_path, recipe_file):
     assert recipe.model.adapters == {"image": {"name": "linear"}}
     assert list(recipe.model.heads) == ["text"]
     assert recipe.notes == ["model.adapters.image: dropped depth=2 of the base, which adapter 'linear' doesn't take"]
+
+
+def test_a_text_is_no_recipe(tmp_path):
+    assert faults(load_recipe(write(tmp_path / "r.yaml", "just words")))[0] == "just words: no key 'just words'."
 
 
 def test_imports_bring_parts(tmp_path, tree):

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from mmunify.recipe import Stage
 from mmunify.recipe.fields import Optim
+from mmunify.train.callbacks import quiet
 from mmunify.train.learns import apply_learns
 from mmunify.train.loader import WindowLoader
 from mmunify.train.module import StageModule
@@ -102,8 +103,8 @@ def toy_module(model: nn.Module, stage: Stage, samples=range(10_000)) -> StageMo
 
 def fit(module: StageModule, folder, callbacks=(), checkpoint=None) -> StageModule:
     """Run a stage on the CPU."""
-    trainer = make_trainer(
-        {"accelerator": "cpu"}, steps=module.stage.steps, callbacks=callbacks, loggers=[], folder=folder
-    )
-    trainer.fit(module, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    options, steps = {"accelerator": "cpu"}, module.stage.steps
+    with quiet():
+        trainer = make_trainer(options, steps=steps, callbacks=callbacks, loggers=[], folder=folder)
+        trainer.fit(module, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     return module

@@ -13,7 +13,7 @@ from mmunify.tokens import DIGIT_TASKS, TokenRegistry
 
 SPECIALS = ("<pad>", "<s>", "</s>")
 CHAT_WORDS = ("USER", "ASSISTANT")
-PIECES = r" ?scene:| ?\d\.\d{3}| ?[A-Za-z]+\d?| ?\d+| ?[^\sA-Za-z\d]|\s"
+PIECES = r" ?scene:|\d\.\d{3}| ?[A-Za-z]+\d?| ?\d+(?!\.\d{3})| ?[^\sA-Za-z\d]|\s"
 """How text falls into pieces: a word or a number with the blank before it, a mark, or white space."""
 
 

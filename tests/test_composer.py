@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmunify.compose import compose, part_seed
+from mmunify.composer import compose, part_seed
 from mmunify.errors import RecipeError
 from mmunify.registry import ADAPTERS, BACKBONES, ENCODERS, HEADS
 from tests.conftest import TINY_CLIP

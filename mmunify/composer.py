@@ -14,6 +14,7 @@ from mmunify.errors import RecipeError
 from mmunify.faults import Fault, unknown
 from mmunify.model import UnifiedModel, Wiring
 from mmunify.parts import Adapter, Backbone, Encoder, Head
+from mmunify.paths import resolve_paths
 from mmunify.registry import ADAPTERS, BACKBONES, DETOKENIZERS, ENCODERS, HEADS, TUNERS, Registry
 from mmunify.tokens import TokenRegistry
 
@@ -100,7 +101,7 @@ class _Joiner:
         """A built part passes through; a node is built inside its own random stream."""
         if not isinstance(node, Mapping):
             return node
-        arguments = {key: value for key, value in node.items() if key not in _JOINTS}
+        arguments = resolve_paths({key: value for key, value in node.items() if key not in _JOINTS})
         with part_seed(self.seed, path):
             return registry.build(arguments, **dims)
 

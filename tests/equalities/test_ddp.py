@@ -1,0 +1,75 @@
+"""Two processes are one process with twice the batch: counts are reduced before dividing, every rank takes part."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.train.small import small_recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+class Gradients:
+    """Makes a Lightning callback that keeps the gradients of every step."""
+
+    def __new__(cls):
+        from lightning.pytorch import Callback
+
+        class Keep(Callback):
+            steps: list = []
+
+            def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+                named = pl_module.model.named_parameters()
+                self.steps.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+        return Keep()
+
+
+def train_split(folder: Path, llama: str, processes: int, accumulate: int) -> None:
+    """Train with plain SGD and keep gradients and weights in `folder`."""
+    import mmunify.train.module as module
+    from mmunify.train.folder import main_process
+    from mmunify.train.stages import train
+
+    module.build_adamw = lambda groups, betas: torch.optim.SGD(groups)
+    trainer = {"accelerator": "cpu", "devices": processes, **({"strategy": "ddp"} if processes > 1 else {})}
+    recipe = small_recipe(llama, trainer=trainer)
+    recipe.model.tuners[0]["dropout"] = 0.0
+    for stage in recipe.stages:
+        stage.batch_size, stage.accumulate, stage.steps = 8 // processes // accumulate, accumulate, 3
+        stage.clip, stage.optim.lr = 0.0, 0.1
+    kept = Gradients()
+    bundle = train(recipe, folder, callbacks=[kept], progress=False)
+    if main_process():
+        torch.save({"gradients": kept.steps, "weights": bundle.model.state_dict()}, folder / "kept.pt")
+
+
+@pytest.mark.parametrize(("processes", "accumulate"), [(1, 4), (2, 2)], ids=["accumulated", "two processes"])
+def test_split_steps_equal_whole_ones(llama_folder, tmp_path, processes, accumulate):
+    """In the two-process run some batches of a rank hold no picture at all: the adapter takes part on a blank one."""
+    train_split(tmp_path / "whole", str(llama_folder), 1, 1)
+    arguments = [str(tmp_path / "split"), str(llama_folder), str(processes), str(accumulate)]
+    # A process of its own, as the launcher starts the second one by running the same command again.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.equalities.test_ddp", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    whole, split = (torch.load(tmp_path / name / "kept.pt", weights_only=True) for name in ("whole", "split"))
+    assert len(whole["gradients"]) == len(split["gradients"]) == 6
+    for step, other in zip(whole["gradients"], split["gradients"], strict=True):
+        torch.testing.assert_close(other, step, rtol=0, atol=1e-6)
+    torch.testing.assert_close(split["weights"], whole["weights"], rtol=0, atol=1e-6)
+    assert max(float(grad.abs().max()) for grad in whole["gradients"][0].values()) > 1e-3
+
+
+if __name__ == "__main__":
+    train_split(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
