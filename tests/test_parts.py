@@ -28,4 +28,4 @@ def test_parts_without_a_format_say_so(tmp_path):
     with pytest.raises(UserError, match="TextHead has no folder format"):
         TextHead().save_folder(tmp_path)
     with pytest.raises(TypeError, match="TextHead opens no slot"):
-        TextHead().generate(SimpleNamespace(run=None), 1)
+        TextHead().generate(SimpleNamespace(run=print), 1)
