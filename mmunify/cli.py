@@ -30,7 +30,7 @@ app.command("eval")(use.evaluate)
 app.command("export")(export.export)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool | None) -> None:
     if wanted:
         typer.echo(f"mmunify {__version__}")
         raise typer.Exit
@@ -40,8 +40,8 @@ def _print_version(wanted: bool) -> None:
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
-    ] = False,
+        bool | None, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = None,
 ) -> None:
     """Compose, train and use unified multimodal LLMs from registered parts. Start with: mmunify demo"""
 

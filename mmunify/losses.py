@@ -110,6 +110,7 @@ def _window(length: int, size: int, sigma: float) -> Float[Tensor, "inside lengt
     """A Gaussian blur along one side as a matrix: on a CPU several times faster than a convolution."""
     if length < size:
         raise UserError(f"structural similarity looks through windows of {size} pixels; the picture has {length}")
-    distance = torch.arange(length) - torch.arange(length - size + 1)[:, None] - (size - 1) / 2
+    places = torch.arange(length, dtype=torch.float64)
+    distance = places - places[: length - size + 1, None] - (size - 1) / 2
     curve = (-(distance**2) / (2 * sigma**2)).exp() * (distance.abs() <= (size - 1) / 2)
     return curve / curve.sum(dim=1, keepdim=True)

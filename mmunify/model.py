@@ -110,7 +110,7 @@ class UnifiedModel(nn.Module):
             with use_tokens(TokenContext(valid=batch.attention.valid, task=task, document=document)):
                 inputs_embeds = self.embed(batch, features)
                 hidden = self.backbone(inputs_embeds, batch.attention, batch.position_ids, layers=())
-            hidden = replace(hidden, aux={**hidden.aux, **collect_aux(self.backbone)})
+                hidden = replace(hidden, aux={**hidden.aux, **collect_aux(self.backbone)})
         outputs = {name: out for name in self.heads if (out := self._run_head(name, hidden, batch, features))}
         outputs |= self._run_detokenizers(batch, features, outputs)
         return self._report(outputs, hidden)

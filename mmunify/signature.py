@@ -23,6 +23,8 @@ def takes_anything(thing: Any) -> bool:
 
 
 def _signature(thing: Any) -> inspect.Signature:
+    if getattr(getattr(thing, "__init__", None), "__module__", "") == "torch.nn.modules.module":
+        return inspect.Signature()  # nn.Module's own `**kwargs` are there to be refused
     try:
         return inspect.signature(thing, eval_str=True)
     except (NameError, AttributeError, TypeError):  # an annotation that exists for type checkers alone

@@ -25,12 +25,17 @@ NOT_RUN: dict[str, str] = {}
 def place(tmp_path, monkeypatch):
     """An empty working directory; what a page registers or imports is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
-    monkeypatch.setattr(sys, "path", [*sys.path])
     for registry in ALL:
         monkeypatch.setattr(registry, "_objects", dict(registry._objects))
     with torch.random.fork_rng(devices=[]):
         yield tmp_path
+    written = [name for name, module in sys.modules.items() if _lies_in(module, tmp_path)]
+    for name in written:
+        del sys.modules[name]
+
+
+def _lies_in(module, folder) -> bool:
+    return str(getattr(module, "__file__", None) or "").startswith(str(folder))
 
 
 def run_page(page, place) -> dict:

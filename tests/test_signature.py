@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, Optional
 
 import pytest
+import torch
 
 from mmunify.signature import argument_faults, fits, parameters, takes_anything, type_name
 
@@ -66,6 +67,14 @@ def test_all_faults_of_the_arguments_at_once():
 def test_the_composer_supplies_arguments_and_double_stars_take_the_rest():
     assert argument_faults(Part, {}, "adapter", ("in_dim",)) == []
     assert argument_faults(anything, {"whatever": 1}, "x", ()) == []
+
+
+def test_a_module_without_a_constructor_takes_nothing():
+    class Silent(torch.nn.Module):
+        pass
+
+    assert not takes_anything(Silent)
+    assert [fault.path for fault in argument_faults(Silent, {"size": 1}, "x", ())] == ["x.size"]
 
 
 def test_an_annotation_for_type_checkers_alone_is_no_obstacle():

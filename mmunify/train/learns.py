@@ -72,15 +72,18 @@ def select(model: nn.Module, globs: Sequence[str], path: str = "learns") -> list
         path: where they stand in the recipe, for messages.
 
     Raises:
-        RecipeError: a glob that matches nothing (with the nearest names), or nothing learns at all.
+        RecipeError: a glob that matches neither a parameter nor a part without any (with the nearest names), or
+            nothing learns at all.
     """
     parameters = parameter_names(model)
+    # a part without parameters (`task_tokens`) may be named, so that another part can take its place by override
+    empty = [f"{clean_name(name)}." for name, part in model.named_modules() if not list(part.parameters())]
     learning: dict[nn.Parameter, None] = {}
     faults = []
     for index, glob in enumerate(globs):
         pattern = glob.removeprefix("!")
         matched = [p for p, names in parameters if any(fnmatchcase(name, pattern) for name in names)]
-        if not matched:
+        if not matched and not any(fnmatchcase(name, pattern) for name in empty):
             faults.append(Fault(f"{path}.{index}", f"{glob!r} matches no parameter{_nearest(pattern, parameters)}"))
         for parameter in matched:
             if glob.startswith("!"):
