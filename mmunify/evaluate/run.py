@@ -9,7 +9,8 @@ from mmunify.errors import UserError
 from mmunify.evaluate.answers import Answer, AnswerReader, Prompt, make_prompt, random_calls, true_calls
 from mmunify.evaluate.protocol import Protocol, Run, Tools
 from mmunify.evaluate.statistics import Measure
-from mmunify.registry import DATASETS, METRICS, did_you_mean
+from mmunify.faults import did_you_mean
+from mmunify.registry import DATASETS, METRICS
 from mmunify.types import Sample
 
 Results = dict[str, dict[str, Measure]]

@@ -118,3 +118,18 @@ def test_bad_input(tmp_path, llama_folder):
         HuggingFaceBackbone(path=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="token id 9999 is outside the vocabulary"):
         HuggingFaceBackbone(path=str(llama_folder)).embed(torch.tensor([9999]))
+
+
+def test_saved_folders_are_ordinary_transformers_models(llama_folder, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    backbone = HuggingFaceBackbone(path=str(llama_folder)).eval()
+    backbone.add_tokens({"media": ["<image>"], "tasks": ["<segment>"]})
+    folder = backbone.save_folder(tmp_path / "saved")
+    loaded, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    ids = torch.tensor([tokenizer("a <image> b<segment>", add_special_tokens=False).input_ids])
+    hidden = backbone(backbone.embed(ids), causal([ids.shape[1]], ids.shape[1]), positions(1, ids.shape[1]))
+    torch.testing.assert_close(loaded(ids).logits[0], backbone.unembed(hidden.last[0]))
+    again = HuggingFaceBackbone(path=str(folder))
+    again.add_tokens({"media": ["<image>"]})
+    assert again.vocab_size == backbone.vocab_size and not again.new_rows

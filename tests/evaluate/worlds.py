@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from mmunify.data.digit_world import handwriting
-from mmunify.data.digit_world.scene import Scene, draw_scene, fit_digit
+from mmunify.data.digit_world.scene import COLORS, Scene, draw_scene, fit_digit
 from mmunify.evaluate.answers import AnswerReader, make_prompt
 from mmunify.evaluate.protocol import source_picture
 from mmunify.evaluate.reader import box_mask
@@ -39,6 +39,8 @@ def drawn(names_and_boxes):
     rng, digits = np.random.default_rng(0), []
     for name, box in names_and_boxes:
         color, digit = name.split()
+        if color not in COLORS or len(digit) > 1:
+            continue
         sample = handwriting.pick(rng, int(digit), "test")
         digits.append(fit_digit(sample, color, tuple(round(edge * 64) for edge in box)))
     return draw_scene(Scene(digits=tuple(digits)))

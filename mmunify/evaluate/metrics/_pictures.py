@@ -9,7 +9,9 @@ from mmunify.evaluate.reader import find_digits
 from mmunify.evaluate.statistics import Measure, mean, rate
 
 
-def read_back(pictures: Sequence[np.ndarray | None], wanted: Sequence[Sequence[str]], seed: int) -> dict[str, Measure]:
+def read_back(
+    pictures: Sequence[np.ndarray | None], wanted: Sequence[Sequence[str]], seed: int = 0
+) -> dict[str, Measure]:
     """Score pictures by the names ("red 7") that the independent reader finds in them.
 
     Args:
