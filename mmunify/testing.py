@@ -165,10 +165,10 @@ def _expect_gradients(module: nn.Module, answers: Sequence[Tensor]) -> None:
     generator = torch.Generator().manual_seed(2)
     terms = [(answer * torch.randn(answer.shape, generator=generator)).sum() for answer in answers]
     torch.stack(terms).sum().backward()
-    learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    idle = [name for name, p in learning.items() if p.grad is None]
-    _expect(not idle, f"no gradient reaches {len(idle)} of {len(learning)} parameters: {idle[:5]}")
-    wild = [name for name, p in learning.items() if p.grad is not None and not p.grad.isfinite().all()]
+    gradients = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
+    idle = [name for name, gradient in gradients.items() if gradient is None]
+    _expect(not idle, f"no gradient reaches {len(idle)} of {len(gradients)} parameters: {idle[:5]}")
+    wild = [name for name, gradient in gradients.items() if not torch.as_tensor(gradient).isfinite().all()]
     _expect(not wild, f"the gradient of {wild[:5]} is not finite")
     module.zero_grad()
 

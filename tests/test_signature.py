@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Literal, Union
 
 import pytest
 import torch
@@ -13,7 +13,9 @@ from mmunify.signature import argument_faults, fits, parameters, takes_anything,
 @pytest.mark.parametrize(
     ("value", "hint"),
     [
-        (1, int), (1, float), (0.5, float), ("x", str), (True, bool), (None, None), (None, int | None), (3, Optional[int]),
+        (1, int), (1, float), (0.5, float), ("x", str), (True, bool), (None, None), (None, int | None),
+        (3, Union[int, None]),  # noqa: UP007
+       
         ([1, 2], list[int]), ([1, 2], tuple[int, int]), ([1, 2, 3], tuple[int, ...]), (["a"], Sequence[str]),
         ({"a": 1}, dict[str, int]), ({"a": 1}, Mapping), ("mean", Literal["mean", "sum"]), ("x", Path), (object(), Any),
         (["a"], set[str]), (["a"], frozenset), ("x", "ForwardReference"), ({}, dict),
@@ -26,9 +28,12 @@ def test_fits(value, hint):
 @pytest.mark.parametrize(
     ("value", "hint"),
     [
-        ("1", int), (1.0, int), (True, int), (True, float), ("0.5", float), (1, str), (1, bool), (0, None), ("x", int | None),
-        ([1, "b"], list[int]), ([1], tuple[int, int]), ("ab", Sequence[str]), ("ab", list), ({"a": "b"}, dict[str, int]),
-        ([1], Mapping), ("max", Literal["mean", "sum"]), (1, Literal[True]), ({1: 2}, dict[str, int]), (None, list[int]),
+        ("1", int), (1.0, int), (True, int), (True, float), ("0.5", float), (1, str), (1, bool), (0, None),
+        ("x", int | None),
+        ([1, "b"], list[int]), ([1], tuple[int, int]), ("ab", Sequence[str]), ("ab", list),
+        ({"a": "b"}, dict[str, int]),
+        ([1], Mapping), ("max", Literal["mean", "sum"]), (1, Literal[True]), ({1: 2}, dict[str, int]),
+        (None, list[int]),
     ],
 )  # fmt: skip
 def test_does_not_fit(value, hint):

@@ -36,6 +36,8 @@ def check(
         typer.echo(f"note: {remark}")
     if faults:
         raise RecipeError(faults)
+    if report["not_built"]:
+        typer.echo(f"note: sizes are unknown, {report['not_built']}")
     _print(loaded.name, [stage.name for stage in loaded.stages], report)
 
 

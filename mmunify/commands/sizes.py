@@ -18,22 +18,18 @@ def inspect_recipe(recipe: Recipe) -> dict[str, Any]:
 
     Returns:
         `faults`: a list of `Fault`. `parts`: part -> {"total", "trained": {stage: number}}. `edges`: from, to, width.
-        `memory`: stage -> bytes of weights, gradients and AdamW's states (activations come on top).
+        `memory`: stage -> bytes of weights, gradients and AdamW's states (activations come on top). `not_built`: why
+        the model could not be built to be measured (weights that aren't on this machine), else None.
     """
-    report: dict[str, Any] = {"faults": recipe.check(), "parts": {}, "edges": [], "memory": {}}
+    report: dict[str, Any] = {"faults": recipe.check(), "parts": {}, "edges": [], "memory": {}, "not_built": None}
     if report["faults"]:
         return report
     try:
-        report["edges"] = edges(build_light(recipe))
+        _measure(recipe, report)
     except RecipeError as error:
-        return {**report, "faults": error.faults}
-    for index, stage in enumerate(recipe.stages):
-        try:
-            _add_stage(report, recipe.at(stage), index)
-        except RecipeError as error:
-            report["faults"] += error.faults
-    if not recipe.stages:
-        _add_totals(report, build_light(recipe))
+        report["faults"] += error.faults
+    except UserError as error:
+        report["not_built"] = str(error)
     return report
 
 
@@ -42,10 +38,19 @@ def build_light(recipe: Recipe) -> UnifiedModel:
     try:
         with torch.device("meta"):
             return recipe.build()
-    except UserError:
-        raise
-    except Exception:  # a part that reads weights from a folder cannot be built without memory
+    except Exception:  # parts that read weights from files cannot do without memory; other errors come again
         return recipe.build()
+
+
+def _measure(recipe: Recipe, report: dict[str, Any]) -> None:
+    model = build_light(recipe)
+    report["edges"] = edges(model)
+    _add_totals(report, model)
+    for index, stage in enumerate(recipe.stages):
+        try:
+            _add_stage(report, recipe.at(stage), index)
+        except RecipeError as error:
+            report["faults"] += error.faults
 
 
 def edges(model: UnifiedModel) -> list[dict[str, Any]]:

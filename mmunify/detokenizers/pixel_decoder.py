@@ -57,7 +57,7 @@ class PixelDecoder(Detokenizer):
         self.size, self.grid = self.sizes["size"], self.sizes["grid"]
         self.preprocess = Preprocess(size=(self.size, self.size), mean=(0.0,) * 3, std=(1.0,) * 3, fit="pad")
         self.layers = _decoder(**self.sizes)
-        if path is not None:
+        if path is not None and torch.get_default_device().type != "meta":
             self._load(Path(path) / "model.safetensors")
 
     def forward(self, states: Float[Tensor, "K N E"]) -> Float[Tensor, "K 3 H W"]:

@@ -56,8 +56,7 @@ class CLIPEncoder(Encoder):
         revision: str | None = None,
     ) -> None:
         super().__init__()
-        on_meta = torch.get_default_device().type == "meta" and config is not None
-        self.model = _random_tower(config) if path is None or on_meta else _load_tower(path, dtype, revision)
+        self.model = _build_tower(path, config, dtype, revision)
         self.external = path
         settings = self.model.config
         self.layer, self.layers, self.drop_class, self.pooled = layer, list(layers), drop_class, pooled
@@ -66,7 +65,7 @@ class CLIPEncoder(Encoder):
         self.out_dim: int = settings.hidden_size
         side = settings.image_size // settings.patch_size
         self._grid = (side, side)
-        mean, std = _statistics(None if on_meta else path, revision)
+        mean, std = _statistics(path, revision)
         size = (settings.image_size, settings.image_size)
         self.preprocess = Preprocess(size=size, mean=mean, std=std, fit=fit)
 
@@ -113,27 +112,42 @@ def _absolute(layer: int, depth: int) -> int:
     return layer % (depth + 1)
 
 
-def _random_tower(config: dict | None) -> Any:
+def _build_tower(path: str | None, config: dict | None, dtype: str, revision: str | None) -> Any:
+    """Weights of `path`; random ones, or on the meta device none at all, of a configuration."""
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
+    on_meta = torch.get_default_device().type == "meta"
+    if path is None or (on_meta and config is not None):
+        settings = _given_settings(config)
+    else:
+        settings = _read_settings(path, revision)
+    described = CLIPVisionConfig(**{key: value for key, value in settings.items() if key != "model_type"})
+    if path is None or on_meta:
+        return CLIPVisionModel(described)
+    return _load_tower(path, described, dtype, revision)
+
+
+def _given_settings(config: dict | None) -> dict[str, Any]:
     if config is None:
         raise UserError(
             "a clip encoder needs path: (hub id or folder) or config: (arguments of CLIPVisionConfig); got neither"
         )
-    settings = {key: value for key, value in config.items() if key != "model_type"}
-    return CLIPVisionModel(CLIPVisionConfig(**settings))
+    return dict(config)
 
 
-def _load_tower(path: str, dtype: str, revision: str | None) -> Any:
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
+def _read_settings(path: str, revision: str | None) -> dict[str, Any]:
     settings = _read_json(path, "config.json", revision)
     kind = settings.get("model_type")
     if kind not in KINDS:
         raise UserError(f"{path!r} holds a model of type {kind!r}, not a CLIP vision tower ({' or '.join(KINDS)})")
+    return settings.get("vision_config", settings)
+
+
+def _load_tower(path: str, config: Any, dtype: str, revision: str | None) -> Any:
+    from transformers import CLIPVisionModel
+
     if Path(path).is_dir():
         check_weights(path)
-    config = CLIPVisionConfig(**{k: v for k, v in settings.get("vision_config", settings).items() if k != "model_type"})
     hub: dict[str, Any] = {"revision": revision, "use_safetensors": True, "output_loading_info": True}
     try:
         loaded: Any = CLIPVisionModel.from_pretrained(path, config=config, dtype=getattr(torch, dtype), **hub)
@@ -148,7 +162,8 @@ def _load_tower(path: str, dtype: str, revision: str | None) -> Any:
 
 def _statistics(path: str | None, revision: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the folder's image processor, or CLIP's own."""
-    found = _read_json(path, "preprocessor_config.json", revision, required=False) if path is not None else {}
+    local = path is not None and (Path(path).is_dir() or torch.get_default_device().type != "meta")
+    found = _read_json(str(path), "preprocessor_config.json", revision, required=False) if local else {}
     return tuple(found.get("image_mean", MEAN)), tuple(found.get("image_std", STD))
 
 

@@ -35,11 +35,11 @@ class CrossAttention(nn.Module):
         super().__init__()
         if head_dim is None and dim % num_heads:
             raise UserError(f"dim={dim} is no multiple of num_heads={num_heads}; change one of them or give head_dim")
-        inner = num_heads * (head_dim or dim // num_heads)
+        memory_dim, inner = memory_dim or dim, num_heads * (head_dim or dim // num_heads)
         self.num_heads, self.dropout = num_heads, dropout
         self.query = nn.Linear(dim, inner, bias=bias)
-        self.key = nn.Linear(memory_dim or dim, inner, bias=bias)
-        self.value = nn.Linear(memory_dim or dim, inner, bias=bias)
+        self.key = nn.Linear(memory_dim, inner, bias=bias)
+        self.value = nn.Linear(memory_dim, inner, bias=bias)
         self.output = nn.Linear(inner, dim, bias=bias)
 
     def forward(

@@ -19,7 +19,7 @@ def test_a_right_recipe(tmp_path, llama_folder, capsys):
     assert run("check", file, "stages.mix.steps=5", "--json", tmp_path / "out/report.json") == 0
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["faults"] == []
-    assert set(report) == {"faults", "parts", "edges", "memory"}
+    assert set(report) == {"faults", "parts", "edges", "memory", "not_built"}
     assert report["parts"]["adapters.image"]["total"] > 0
     assert set(report["memory"]) == {"perceive", "mix"}
     shown = capsys.readouterr().out
@@ -36,6 +36,15 @@ def test_all_faults_come_with_exit_code_2_and_in_the_file(tmp_path, llama_folder
     assert "Traceback" not in message
     listed = json.loads((tmp_path / "r.json").read_text())["faults"]
     assert {fault["path"] for fault in listed} == {"sed", "model.adapters.image.name"}
+
+
+def test_weights_that_are_elsewhere_are_no_fault(tmp_path, llama_folder, capsys):
+    file = write(tmp_path / "small.yaml", recipe_tree(llama_folder))
+    assert run("check", file, "model.backbone.path=nobody/has-this-model", "--json", tmp_path / "r.json") == 0
+    assert "note: sizes are unknown, " in capsys.readouterr().out
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["faults"] == []
+    assert "nobody/has-this-model" in report["not_built"]
 
 
 def test_notes_are_printed(tmp_path, llama_folder, capsys):

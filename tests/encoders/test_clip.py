@@ -99,7 +99,17 @@ def test_half_precision_weights_answer_in_the_type_of_the_pixels(folder):
     assert features.tokens.dtype == features.pooled.dtype == torch.float32
 
 
-def test_on_the_meta_device_no_file_is_read():
+def test_on_the_meta_device_a_folder_gives_shapes_alone(tmp_path):
+    folder = tiny_clip_folder(tmp_path)
+    (folder / "model.safetensors").unlink()
+    with torch.device("meta"):
+        encoder = CLIPEncoder(path=str(folder))
+    assert (encoder.out_dim, encoder.layout().num_slots) == (32, 16)
+    assert encoder.preprocess.mean == (0.4, 0.5, 0.6)
+    assert next(encoder.parameters()).is_meta
+
+
+def test_on_the_meta_device_an_inline_config_needs_no_file():
     with torch.device("meta"):
         encoder = CLIPEncoder(path="openai/clip-vit-large-patch14-336", config={**CONFIG, "image_size": 32})
     assert encoder.layout().num_slots == 16

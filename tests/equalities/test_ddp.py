@@ -7,35 +7,33 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
+import mmunify.train.module
+from mmunify.train.folder import main_process
+from mmunify.train.stages import train
 from tests.train.small import small_recipe
 
 ROOT = Path(__file__).parents[2]
 
 
-class Gradients:
-    """Makes a Lightning callback that keeps the gradients of every step."""
+class Gradients(Callback):
+    """Keeps the gradients of every step."""
 
-    def __new__(cls):
-        from lightning.pytorch import Callback
+    def __init__(self) -> None:
+        self.steps = []
 
-        class Keep(Callback):
-            steps: list = []
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        named = pl_module.model.named_parameters()
+        self.steps.append({name: p.grad.clone() for name, p in named if p.grad is not None})
 
-            def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-                named = pl_module.model.named_parameters()
-                self.steps.append({name: p.grad.clone() for name, p in named if p.grad is not None})
 
-        return Keep()
+def build_sgd(groups, betas):
+    return torch.optim.SGD(groups)
 
 
 def train_split(folder: Path, llama: str, processes: int, accumulate: int) -> None:
-    """Train with plain SGD and keep gradients and weights in `folder`."""
-    import mmunify.train.module as module
-    from mmunify.train.folder import main_process
-    from mmunify.train.stages import train
-
-    module.build_adamw = lambda groups, betas: torch.optim.SGD(groups)
+    """Train and keep gradients and weights in `folder`."""
     trainer = {"accelerator": "cpu", "devices": processes, **({"strategy": "ddp"} if processes > 1 else {})}
     recipe = small_recipe(llama, trainer=trainer)
     recipe.model.tuners[0]["dropout"] = 0.0
@@ -49,8 +47,9 @@ def train_split(folder: Path, llama: str, processes: int, accumulate: int) -> No
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 4), (2, 2)], ids=["accumulated", "two processes"])
-def test_split_steps_equal_whole_ones(llama_folder, tmp_path, processes, accumulate):
+def test_split_steps_equal_whole_ones(llama_folder, tmp_path, monkeypatch, processes, accumulate):
     """In the two-process run some batches of a rank hold no picture at all: the adapter takes part on a blank one."""
+    monkeypatch.setattr("mmunify.train.module.build_adamw", build_sgd)
     train_split(tmp_path / "whole", str(llama_folder), 1, 1)
     arguments = [str(tmp_path / "split"), str(llama_folder), str(processes), str(accumulate)]
     # A process of its own, as the launcher starts the second one by running the same command again.
@@ -72,4 +71,5 @@ def test_split_steps_equal_whole_ones(llama_folder, tmp_path, processes, accumul
 
 
 if __name__ == "__main__":
+    mmunify.train.module.build_adamw = build_sgd
     train_split(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou as torchvision_iou
 
@@ -23,6 +23,7 @@ def test_exact_match(answer, truth, equal):
 corners = st.tuples(*[st.floats(0, 1, width=32) for _ in range(4)])
 
 
+@settings(deadline=None)
 @given(corners, corners)
 def test_box_iou_is_torchvisions(first, second):
     first, second = ((min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3])) for b in (first, second))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from mmunify.evaluate.answers import Answer
-from mmunify.evaluate.layout import LabelledBox, score_counts, score_relation
+from mmunify.evaluate.layout import CountScore, LabelledBox, score_counts, score_relation
 from mmunify.evaluate.metrics._pictures import read_back
 from mmunify.evaluate.protocol import Protocol, Tools
 from mmunify.evaluate.scores import is_located
@@ -28,10 +28,7 @@ class LayoutProtocol(Protocol):
         """An answer without a call has no boxes and no picture."""
         layouts = [_boxes(answer) for answer in answers]
         wanted = [[item["name"] for item in answer.facts["plan"]] for answer in answers]
-        counts = [
-            score_counts([label for label, _ in boxes], [(name, 1) for name in names])
-            for boxes, names in zip(layouts, wanted, strict=True)
-        ]
+        counts = [_count(boxes, names) for boxes, names in zip(layouts, wanted, strict=True)]
         asked = [(boxes, answer.facts["relations"]) for boxes, answer in zip(layouts, answers, strict=True)]
         return {
             "precision": mean([score.precision or 0.0 for score in counts], tools.seed),
@@ -47,6 +44,12 @@ def _boxes(answer: Answer) -> list[LabelledBox]:
     """Labelled boxes of all layout calls; a box without a label says nothing."""
     calls = [call for call in answer.reply.calls if call.task == "layout_to_image"]
     return [(r.label, r.box) for call in calls for r in call.regions if r.box is not None and r.label]
+
+
+def _count(boxes: Sequence[LabelledBox], names: Sequence[str]) -> CountScore:
+    """The counting rule without its loose matching of names: "red 9" is part of "red 99" and not the same."""
+    labels = [label if label in names else "?" for label, _ in boxes]
+    return score_counts(labels, [(name, 1) for name in names])
 
 
 def _holds(boxes: Sequence[LabelledBox], relations: Sequence[tuple[str, str, str]]) -> bool:

@@ -66,9 +66,12 @@ def _ink_height(glyph: np.ndarray) -> int:
 
 def draw_words(text: str, height: int, width: int) -> np.ndarray:
     """Ink [h w] in 0..1 of any words in one line, as large as `height` and `width` allow (6 pixels at least)."""
-    ink = _print(text, height)
-    scale = min(height / ink.shape[0], width / ink.shape[1])
-    return ink if scale >= 1 else _print(text, int(height * scale))
+    text = text.encode("utf-8", "replace").decode()  # lone surrogates have no glyph
+    ink, size = _print(text, height), height
+    while size > 6 and (ink.shape[0] > height or ink.shape[1] > width):
+        size = max(6, min(size - 1, int(size * width / ink.shape[1])))
+        ink = _print(text, size)
+    return ink
 
 
 def _print(text: str, size: int) -> np.ndarray:
