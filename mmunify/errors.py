@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmunify.registry import Fault
+    from mmunify.faults import Fault
 
 
 class MMUnifyError(Exception):

@@ -47,6 +47,5 @@ def blocks(page: Path, *languages: str) -> Iterator[Block]:
         title = re.search(r'title="([^"]+)"', found["info"])
         if not languages or found["language"] in languages:
             line = text.count("\n", 0, found.start("text"))
-            yield Block(
-                page, found["language"], title[1] if title else "", found["text"], line, found["reason"] or ""
-            )
+            file, reason = title[1] if title else "", found["reason"] or ""
+            yield Block(page, found["language"], file, found["text"], line, reason)

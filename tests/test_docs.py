@@ -107,7 +107,7 @@ def test_commands_exist(line, place):
     assert command is not None, f"mmunify has no command {words[0]!r}"
     context = command.make_context(words[0], words[1:])
     recipe = context.params.get("recipe")
-    if recipe is not None and not recipe.startswith("my"):
+    if recipe is not None and not recipe.startswith("my"):  # my_recipe.yaml is a block of its page
         assert load_recipe(recipe, context.params.get("overrides") or []).check() == []
 
 

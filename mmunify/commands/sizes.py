@@ -6,7 +6,7 @@ import torch
 
 from mmunify.errors import RecipeError, UserError
 from mmunify.model import UnifiedModel
-from mmunify.recipe import Recipe
+from mmunify.recipe import Recipe, Stage
 from mmunify.train.learns import parameter_names, part_of, select
 
 ADAMW_STATES = 2
@@ -48,7 +48,7 @@ def _measure(recipe: Recipe, report: dict[str, Any]) -> None:
     _add_totals(report, model)
     for index, stage in enumerate(recipe.stages):
         try:
-            _add_stage(report, recipe.at(stage), index)
+            _add_stage(report, build_light(recipe.at(stage)) if stage.model else model, stage, index)
         except RecipeError as error:
             report["faults"] += error.faults
 
@@ -65,8 +65,7 @@ def edges(model: UnifiedModel) -> list[dict[str, Any]]:
     return [*found, *({"from": "backbone", "to": f"heads.{name}", "dim": width} for name in model.heads)]
 
 
-def _add_stage(report: dict[str, Any], recipe: Recipe, index: int) -> None:
-    stage, model = recipe.stages[index], build_light(recipe)
+def _add_stage(report: dict[str, Any], model: UnifiedModel, stage: Stage, index: int) -> None:
     _add_totals(report, model)
     learning = {id(parameter) for parameter in select(model, stage.learns, f"stages.{index}.learns")}
     size = {"weights": 0, "gradients": 0, "optimizer": 0}

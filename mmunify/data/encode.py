@@ -173,26 +173,20 @@ class _Row:
 
     def _place_output(self, output: Output, learned: bool, sample: Sample, prompt: bool) -> None:
         nodes = {name: node for name, node in self.encoder.spec.outputs.items() if node.kind == output.kind}
-        slotted = {name: node for name, node in nodes.items() if node.slot is not None and not node.slot.as_text}
-        if not slotted and output.call is not None and (self.encoder.tokenizer is not None):
+        made = {name: node for name, node in nodes.items() if node.slot is None or not node.slot.as_text}
+        if output.call is not None and all(node.slot is None for node in made.values()):
             lead = "" if self._tail.isspace() else " "
             self.add(self.encoder.ids(lead + format_call(output.call)), learned)
         elif not nodes:
             known = sorted({node.kind for node in self.encoder.spec.outputs.values()})
-            raise DataError(
-                f"sample {sample.id!r} asks for an output of kind {output.kind!r}; the model's heads make {known}"
-            )
-        for name, node in (slotted or nodes).items():
-            if node.slot is not None and node.slot.as_text:
-                continue
-            if output.target is None and not prompt:
-                raise DataError(
-                    f"sample {sample.id!r}: the {output.kind} output has no target, so head {name!r} can't learn it"
-                )
+            raise DataError(f"sample {sample.id!r}: no head makes an output of kind {output.kind!r}; they make {known}")
+        if made and output.target is None and not prompt:
+            raise DataError(f"sample {sample.id!r}: no target for its {output.kind} output, which {list(made)} learn")
+        for name, node in made.items():
             places = self._place_slots(node.slot, learned) if node.slot is not None else ()
-            condition = self._condition(output.condition, sample)
             target = None if output.target is None else _target(output.target, node, sample.id)
-            self.outputs.setdefault(name, []).append(OutputItem(target=target, slots=places, condition=condition))
+            item = OutputItem(target=target, slots=places, condition=self._condition(output.condition, sample))
+            self.outputs.setdefault(name, []).append(item)
 
     def _place_slots(self, slot: SlotSpec, learned: bool) -> tuple[int, ...]:
         """Delimiters, strings and slot positions of one item; returns the slot positions."""

@@ -175,16 +175,16 @@ def _portable(described: Mapping[str, Any], arguments: Mapping[str, Any], num_cl
 def _source(path: str | None, model: str | None, pretrained: bool, revision: str | None) -> tuple[str, bool]:
     """timm's name of what to build, and whether weights are loaded."""
     on_meta = torch.get_default_device().type == "meta"
-    if path is not None and not (on_meta and model is not None):
-        folder = Path(path) if Path(path).is_dir() else _download(path, revision)
-        if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{folder} holds no config.json: it is no timm folder (see its save_folder)")
-        if not on_meta:
-            check_weights(folder)
-        return f"local-dir:{folder}", not on_meta
-    if model is None:
+    if model is not None and (path is None or on_meta):
+        return model, pretrained and not on_meta
+    if path is None:
         raise UserError("a timm encoder needs path: (folder or hub id) or model: (timm's name); got neither")
-    return model, pretrained and not on_meta
+    folder = Path(path) if Path(path).is_dir() else _download(path, revision)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} holds no config.json: it is no timm folder (see its save_folder)")
+    if not on_meta:
+        check_weights(folder)
+    return f"local-dir:{folder}", not on_meta
 
 
 def _download(path: str, revision: str | None) -> Path:

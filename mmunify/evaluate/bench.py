@@ -52,18 +52,19 @@ def _responder(bundle: Any, batch_size: int, max_new_tokens: int) -> Respond:
 
 
 def _runner(bundle: Any, seed: int) -> Callable[[Answer], Sequence[Artifact]]:
-    """Experts and de-tokenizers as the assistant has them."""
+    """Experts and de-tokenizers as the assistant has them; calls in the text go first, then the filled slots."""
     from mmunify.infer.assistant import Assistant
+    from mmunify.infer.decode import slot_task
 
-    assistant = Assistant.load(bundle)
+    router = Assistant.load(bundle).router
 
     def run(answer: Answer) -> Sequence[Artifact]:
-        drawn = [
-            TaskCall(task=assistant.tasks[node], instruction="picture", condition=states)
+        slots = [
+            TaskCall(task=slot_task(bundle.model, node), instruction="picture", condition=states)
             for node, items in answer.predictions.items()
             for states in items
         ]
-        media = answer.prompt.media
-        return assistant.router.run([*answer.reply.calls, *drawn], Workspace(media=media, seed=seed))[0]
+        workspace = Workspace(media=answer.prompt.media, seed=seed)
+        return router.run([*answer.reply.calls, *slots], workspace)[0]
 
     return run

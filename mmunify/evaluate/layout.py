@@ -82,7 +82,7 @@ def score_relation(boxes: Sequence[LabelledBox], first: str, second: str, wanted
 
     Objects are found by the closest label; boxes of zeros are placeholders and dropped. "next to" takes left or right.
     """
-    real = [(label, tuple(box)) for label, box in boxes if label is not None and any(box)]
+    real = [(label, box) for label, box in boxes if label is not None and any(box)]
     labels = [label for label, _ in real]
     close = [difflib.get_close_matches(name, labels)[:1] for name in (first, second)]
     if not all(close):

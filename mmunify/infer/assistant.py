@@ -47,6 +47,11 @@ class Assistant:
         feed_back: show a picture that an expert made to the model in the next turn. Experts always go on with it.
         seed: of the experts' and de-tokenizers' draws.
         options: handed to experts in their workspace.
+
+    Attributes:
+        tasks: head node -> task of the calls that its output slots make.
+        memory: the conversation so far.
+        saved: files of the latest reply's artifacts.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Assistant:
     ) -> None:
         self.model, self.processor = model, processor
         self.policy, self.feed_back, self.seed, self.options = policy, feed_back, seed, dict(options or {})
+        self.tasks = {node: slot_task(model, node) for node in model.spec().outputs}
         self.router = router.with_conditioned(detokenizer_answers(model))
         self.memory = Memory()
         self.saved: list[Path] = []
@@ -153,8 +159,7 @@ class Assistant:
             opens = self.model.spec().outputs[node].slot.opens  # type: ignore[union-attr]
             places = [found.span() for found in re.finditer(re.escape(opens), written.text)]
             for span, condition in zip(places, items, strict=False):
-                task = slot_task(self.model, node)
-                calls.append(TaskCall(task=task, instruction=prompt, condition=condition, span=span))
+                calls.append(TaskCall(task=self.tasks[node], instruction=prompt, condition=condition, span=span))
         return calls
 
     def _remember(self, heard: Memory, raw: str, artifacts: tuple[Artifact, ...]) -> Memory:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from mmunify.errors import UserError
 from mmunify.experts.tasks._names import artifact_name
@@ -65,21 +64,3 @@ def detokenizer_answers(model: UnifiedModel) -> dict[str, DetokenizerAnswer]:
             detokenizer: Detokenizer = model.detokenizers[node]  # type: ignore[assignment]
             answers[slot_task(model, head)] = DetokenizerAnswer(f"detokenizers.{node}", detokenizer)
     return answers
-
-
-def decode_predictions(model: UnifiedModel, predictions: Mapping[str, Tensor], seed: int = 0) -> list[Artifact]:
-    """Pictures of one answer's output slots.
-
-    Args:
-        model: whose heads predicted.
-        predictions: head node -> [items Q E], as `generate` returns them; nodes without a de-tokenizer are skipped.
-        seed: of the de-tokenizers' draws.
-    """
-    answers, workspace = detokenizer_answers(model), Workspace(seed=seed)
-    artifacts: list[Artifact] = []
-    for node, items in predictions.items():
-        task = slot_task(model, node)
-        if task in answers:
-            for condition in items:
-                artifacts += answers[task](TaskCall(task=task, condition=condition), workspace)
-    return artifacts

@@ -3,6 +3,7 @@
 import json
 
 from mmunify.cli import main
+from mmunify.errors import CheckpointError
 from tests.recipe.trees import recipe_tree, write
 
 
@@ -38,13 +39,16 @@ def test_all_faults_come_with_exit_code_2_and_in_the_file(tmp_path, llama_folder
     assert {fault["path"] for fault in listed} == {"sed", "model.adapters.image.name"}
 
 
-def test_weights_that_are_elsewhere_are_no_fault(tmp_path, llama_folder, capsys):
+def test_weights_that_are_elsewhere_are_no_fault(tmp_path, llama_folder, capsys, monkeypatch):
+    def compose(**nodes):
+        raise CheckpointError(f"{nodes['backbone']['path']} is not on this machine")
+
+    monkeypatch.setattr("mmunify.recipe.recipe.compose", compose)
     file = write(tmp_path / "small.yaml", recipe_tree(llama_folder))
-    assert run("check", file, "model.backbone.path=nobody/has-this-model", "--json", tmp_path / "r.json") == 0
-    assert "note: sizes are unknown, " in capsys.readouterr().out
+    assert run("check", file, "model.backbone.path=nobody/has-this", "--json", tmp_path / "r.json") == 0
+    assert "note: sizes are unknown, nobody/has-this is not on this machine" in capsys.readouterr().out
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report["faults"] == []
-    assert "nobody/has-this-model" in report["not_built"]
+    assert (report["faults"], report["not_built"]) == ([], "nobody/has-this is not on this machine")
 
 
 def test_notes_are_printed(tmp_path, llama_folder, capsys):

@@ -49,7 +49,7 @@ def test_globs_that_match_nothing_are_faults(tmp_path, llama_folder):
     tree = recipe_tree(llama_folder)
     tree["stages"][1]["learns"] = ["*.lowrank.*"]
     report = inspect_recipe(load_recipe(write(tmp_path / "r.yaml", tree)))
-    assert [fault.path for fault in report["faults"]] == ["stages.1.learns[0]"]
+    assert [fault.path for fault in report["faults"]] == ["stages.1.learns.0"]
 
 
 def test_a_recipe_with_faults_is_not_built(tmp_path, llama_folder, monkeypatch):

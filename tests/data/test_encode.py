@@ -100,7 +100,8 @@ def test_long_samples_are_refused_never_cut(processor, make_sample):
 
 def test_slot_specs_of_learned_strings(processor, make_sample):
     heads = processor.spec.outputs["image"]
-    spec = replace(processor.spec, outputs={"image": replace(heads, slot=replace(heads.slot, learned=frozenset({"opens", "closes"})))})
+    slot = replace(heads.slot, learned=frozenset({"opens", "closes"}))
+    spec = replace(processor.spec, outputs={"image": replace(heads, slot=slot)})
     example = Processor(spec, processor.tokenizer, processor.tokens).encode(make_sample("a", 0, 1))
     closer = processor.encoder.ids("</img>")[0]
     assert closer in example.labels

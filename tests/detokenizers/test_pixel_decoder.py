@@ -95,7 +95,7 @@ def test_folder_round_trip(tmp_path, dtype, tolerance):
 
 
 def test_on_the_meta_device_a_folder_gives_shapes_alone(tmp_path):
-    folder = save_folder(PixelDecoder(8, **TINY), tmp_path)
+    folder = PixelDecoder(8, **TINY).save_folder(tmp_path)
     (folder / "model.safetensors").unlink()
     with torch.device("meta"):
         decoder = PixelDecoder(8, path=str(folder))

@@ -3,12 +3,16 @@ import pytest
 import torch
 from PIL import Image
 
+from mmunify.checkpoint import Bundle
+from mmunify.composer import compose
+from mmunify.data.processor import Processor
 from mmunify.errors import DataError, UserError
 from mmunify.experts.router import DIGIT_EXPERTS, TaskRouter
 from mmunify.infer import assistant as module
 from mmunify.infer.assistant import Assistant
-from mmunify.infer.decode import DetokenizerAnswer
 from mmunify.infer.generate import Generated
+from mmunify.recipe import Recipe
+from mmunify.tokens import TokenRegistry
 from mmunify.types import Artifact, Media, Output, Region, Text
 
 SQUARE = np.full((40, 80, 3), 100, np.uint8)
@@ -21,10 +25,6 @@ TOKENS = ["segment", "edit", "remove", "generate_image"]
 @pytest.fixture
 def talk(nodes, monkeypatch):
     """talk(*answers, **settings): an assistant whose model gives these answers; `prompts` holds what it was asked."""
-    from mmunify.compose import compose
-    from mmunify.data.processor import Processor
-    from mmunify.tokens import TokenRegistry
-
     model = compose(**{**nodes, "tokens": TokenRegistry(TOKENS)})
     processor = Processor(model.spec(), model.backbone.tokenizer, model.tokens)
 
@@ -150,7 +150,11 @@ def test_artifacts_are_saved_under_names_that_say_what_they_are(talk, tmp_path):
     assert np.array_equal(np.asarray(Image.open(assistant.saved[1])), SQUARE[:, ::-1])
 
 
-class Grey(DetokenizerAnswer):
+class Grey:
+    """A de-tokenizer that paints the mean of its features."""
+
+    name = "detokenizers.image"
+
     def __call__(self, call, workspace):
         pixels = np.full((8, 8, 3), int(call.condition.mean()), np.uint8)
         return [Artifact(kind="image", data=pixels, call=call, producer=self.name)]
@@ -160,7 +164,7 @@ def test_output_slots_are_drawn_in_order_among_the_calls(talk):
     text = "Here <img></img> then <edit>invert the colors</edit> and <img></img>"
     features = torch.stack([torch.full((16, 32), value) for value in (50.0, 60.0)])
     assistant = talk(Generated(text=text, ids=[], predictions={"image": features}), "Fine.")
-    assistant.router = assistant.router.with_conditioned({"generate_image": Grey("detokenizers.image", None)})
+    assistant.router = assistant.router.with_conditioned({"generate_image": Grey()})
     reply = assistant.reply("Draw a red 7.", image=SQUARE)
     assert [int(artifact.data[0, 0, 0]) for artifact in reply.artifacts] == [50, 205, 60]
     assert [call.task for call in reply.calls] == ["generate_image", "edit", "generate_image"]
@@ -196,21 +200,9 @@ def test_a_real_model_answers_without_any_script(model, processor, tmp_path):
 
 
 def test_a_bundle_brings_its_experts(talk):
-    known = talk("x")
-
-    class Recipe:
-        experts: dict = {}
-
-        def build_experts(self):
-            return TaskRouter.build({"edit": {"name": "global_edit"}}).experts
-
-    class Bundle:
-        model, recipe = known.model, Recipe()
-
-        def processor(self):
-            return known.processor
-
-    assert set(Assistant.load.__func__(Assistant, Bundle()).router.experts) == set(TOKENS)
-    Bundle.recipe.experts = {"edit": {"name": "global_edit"}}
-    loaded = Assistant.load.__func__(Assistant, Bundle(), feed_back=False)
+    model = talk().model
+    assert set(Assistant.load(Bundle(Recipe(), model)).router.experts) == set(TOKENS)
+    recipe = Recipe(experts={"edit": {"name": "global_edit"}})
+    loaded = Assistant.load(Bundle(recipe, model), feed_back=False)
     assert set(loaded.router.experts) == {"edit"} and not loaded.feed_back
+    assert loaded.tasks == {"image": "generate_image"}

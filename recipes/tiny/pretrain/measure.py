@@ -22,6 +22,7 @@ NUM_SAMPLES = 500
 
 
 def batches(bundle: Bundle, node: dict, size: int = 100) -> Iterator[tuple[list[Sample], Batch]]:
+    """Samples of a data set, and the model's batch of them."""
     data, processor = DATASETS.build(node), bundle.processor()
     for start in range(0, NUM_SAMPLES, size):
         samples = [data[index] for index in range(start, start + size)]
@@ -69,4 +70,4 @@ if __name__ == "__main__":
     trained = load_bundle(sys.argv[2])
     trained.model.eval()
     with torch.inference_mode():
-        print(json.dumps(measure[sys.argv[1]](trained), indent=2))
+        sys.stdout.write(json.dumps(measure[sys.argv[1]](trained), indent=2) + "\n")
