@@ -26,7 +26,8 @@ class HuggingFaceBackbone(Backbone):
 
     Args:
         path: hub id or folder written by `save_pretrained`, with the tokenizer beside it.
-        config: an inline configuration (`{model_type: llama, hidden_size: ...}`): random weights, no network.
+        config: an inline configuration (`{model_type: llama, hidden_size: ...}`): random weights, no network; with a
+            path, it describes the model where no weights are read (on the meta device).
         tokenizer: hub id or folder, where it is not beside `path`.
         dtype: of the weights: "float32", "bfloat16", ...
         kernel: transformers' `attn_implementation`.
@@ -52,7 +53,7 @@ class HuggingFaceBackbone(Backbone):
         hub = {"revision": revision, "trust_remote_code": trust_remote_code}
         self.lm = _load_lm(path, config, getattr(torch, dtype), kernel, hub)
         self.tokenizer = _load_tokenizer(tokenizer or path, hub)
-        self.external = path if config is None else None
+        self.external = path
         text_config = self.lm.config.get_text_config()
         self.dim: int = text_config.hidden_size
         self.num_layers: int = text_config.num_hidden_layers
@@ -213,7 +214,8 @@ def _slides(config: Any) -> bool:
 def _load_lm(path: str | None, config: dict | None, dtype: torch.dtype, kernel: str, hub: dict) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    if config is not None:
+    on_meta = torch.get_default_device().type == "meta"
+    if config is not None and (path is None or on_meta):
         settings = dict(config)
         made = AutoConfig.for_model(settings.pop("model_type"), **settings)
         return AutoModelForCausalLM.from_config(made, dtype=dtype, attn_implementation=kernel)
@@ -222,6 +224,9 @@ def _load_lm(path: str | None, config: dict | None, dtype: torch.dtype, kernel: 
             "a huggingface backbone needs path: (hub id or folder) or config: {model_type: ...}; got neither"
         )
     try:
+        if on_meta:
+            made = AutoConfig.from_pretrained(path, **hub)
+            return AutoModelForCausalLM.from_config(made, dtype=dtype, attn_implementation=kernel)
         return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=kernel, **hub)
     except ValueError as error:
         raise UserError(f"{path!r} is not a causal language model that transformers knows: {error}") from error
@@ -232,8 +237,9 @@ def _load_lm(path: str | None, config: dict | None, dtype: torch.dtype, kernel: 
 def _load_tokenizer(path: str | None, hub: dict) -> Any:
     from transformers import AutoTokenizer
 
-    if path is None:
-        return None
+    on_meta = torch.get_default_device().type == "meta"
+    if path is None or (on_meta and not Path(path).is_dir()):
+        return None  # sizes need no tokenizer, and `check` needs no network
     try:
         return AutoTokenizer.from_pretrained(path, **hub)
     except Exception as error:

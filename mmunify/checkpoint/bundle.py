@@ -136,7 +136,7 @@ def load_bundle(folder: str | Path, allow_imports: bool = False) -> Bundle:
     check_external(folder, index["external"], model)
     _check_vocabulary(folder, index["vocabulary"], model)
     _fill(folder, model, stored, index["tensors"])
-    return Bundle(recipe, model, frozenset(index["learned"]))
+    return Bundle(recipe, model.eval(), frozenset(index["learned"]))
 
 
 # ------------------------------------------------------------------------------------------- tensors

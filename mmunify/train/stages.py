@@ -1,6 +1,7 @@
 """`train`: runs the stages of a recipe one after the other, on one model, resumable between and inside them."""
 
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ import lightning.pytorch as pl
 
 from mmunify.checkpoint import Bundle, load_bundle
 from mmunify.data.processor import Processor
-from mmunify.errors import UserError
+from mmunify.errors import CheckpointError, UserError
 from mmunify.model import UnifiedModel
 from mmunify.recipe import Recipe, Stage
 from mmunify.train.callbacks import CheckpointCallback, ProgressCallback, SpeedCallback, quiet
@@ -50,11 +51,12 @@ def train(
         save_every: steps between two checkpoints.
 
     Returns:
-        The bundle of the last stage.
+        The bundle of the last stage, its model in eval mode.
 
     Raises:
         RecipeError: faults of the recipe.
         UserError: the folder holds a run and `resume` is off, or a run of another recipe.
+        CheckpointError: what a run to resume left can't be read.
         TrainingError: the proof of what learns fails, or losses stay infinite.
     """
     if not recipe.stages:
@@ -67,6 +69,9 @@ def train(
     for index, stage in enumerate(recipe.stages):
         if stage.name not in finished:
             bundle = run.stage(index, stage, bundle, resume)
+    bundle.model.eval().zero_grad()
+    if run.progress:
+        _print(f"report: {folder.path / 'report.md'}")
     return bundle
 
 
@@ -124,8 +129,8 @@ class _Run:
                 loggers=make_loggers(self.folder.path, stage.name),
                 folder=self.folder.path,
             )
+            start = _readable(checkpoint) if resume and checkpoint.exists() else None
             # Lightning's format is read as plain data too: nothing in a checkpoint can run code.
-            start = str(checkpoint) if resume and checkpoint.exists() else None
             trainer.fit(module, ckpt_path=start, weights_only=True if start else None)
 
     def _finish(self, stage: str, bundle: Bundle, record: dict[str, Any]) -> None:
@@ -172,6 +177,12 @@ def _record(
         "learns": [asdict(count) for count in counts],
         "proof": asdict(proof),
     }
+
+
+def _readable(checkpoint: Path) -> Path:
+    if not zipfile.is_zipfile(checkpoint):
+        raise CheckpointError(f"{checkpoint} is truncated; delete it to start its stage anew")
+    return checkpoint
 
 
 def _print(thing: Any) -> None:

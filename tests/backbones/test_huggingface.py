@@ -133,3 +133,13 @@ def test_saved_folders_are_ordinary_transformers_models(llama_folder, tmp_path):
     again = HuggingFaceBackbone(path=str(folder))
     again.add_tokens({"media": ["<image>"]})
     assert again.vocab_size == backbone.vocab_size and not again.new_rows
+
+
+def test_on_the_meta_device_no_weights_are_read(llama_folder):
+    config = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 11}
+    with torch.device("meta"):
+        local = HuggingFaceBackbone(path=str(llama_folder))
+        remote = HuggingFaceBackbone(path="nobody/nowhere-7b", config=config)
+    assert all(p.is_meta for p in local.parameters()) and local.dim == HuggingFaceBackbone(path=str(llama_folder)).dim
+    assert remote.dim == 16 and remote.tokenizer is None and remote.external == "nobody/nowhere-7b"

@@ -46,28 +46,43 @@ def train_split(folder: Path, llama: str, processes: int, accumulate: int) -> No
         torch.save({"gradients": kept.steps, "weights": bundle.model.state_dict()}, folder / "kept.pt")
 
 
-@pytest.mark.parametrize(("processes", "accumulate"), [(1, 4), (2, 2)], ids=["accumulated", "two processes"])
-def test_split_steps_equal_whole_ones(llama_folder, tmp_path, monkeypatch, processes, accumulate):
-    """In the two-process run some batches of a rank hold no picture at all: the adapter takes part on a blank one."""
+@pytest.fixture(scope="module")
+def whole(llama_folder, tmp_path_factory):
+    """One process, one batch per step."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmunify.train.module.build_adamw", build_sgd)
+        train_split(folder, str(llama_folder), 1, 1)
+    return torch.load(folder / "kept.pt", weights_only=True)
+
+
+def check_equal(split, whole) -> None:
+    assert len(split["gradients"]) == len(whole["gradients"]) == 6
+    for other, step in zip(split["gradients"], whole["gradients"], strict=True):
+        torch.testing.assert_close(other, step, rtol=0, atol=1e-6)
+    torch.testing.assert_close(split["weights"], whole["weights"], rtol=0, atol=1e-6)
+    assert max(float(grad.abs().max()) for grad in whole["gradients"][0].values()) > 1e-3
+
+
+def test_accumulated_steps_equal_whole_ones(whole, llama_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("mmunify.train.module.build_adamw", build_sgd)
-    train_split(tmp_path / "whole", str(llama_folder), 1, 1)
-    arguments = [str(tmp_path / "split"), str(llama_folder), str(processes), str(accumulate)]
+    train_split(tmp_path / "run", str(llama_folder), 1, 4)
+    check_equal(torch.load(tmp_path / "run" / "kept.pt", weights_only=True), whole)
+
+
+def test_two_processes_equal_one(whole, llama_folder, tmp_path):
+    """Each accumulates two batches; some of them hold no picture, so the adapter takes part on a blank one."""
+    arguments = [str(tmp_path / "run"), str(llama_folder), "2", "2"]
     # A process of its own, as the launcher starts the second one by running the same command again.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.equalities.test_ddp", *arguments],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    whole, split = (torch.load(tmp_path / name / "kept.pt", weights_only=True) for name in ("whole", "split"))
-    assert len(whole["gradients"]) == len(split["gradients"]) == 6
-    for step, other in zip(whole["gradients"], split["gradients"], strict=True):
-        torch.testing.assert_close(other, step, rtol=0, atol=1e-6)
-    torch.testing.assert_close(split["weights"], whole["weights"], rtol=0, atol=1e-6)
-    assert max(float(grad.abs().max()) for grad in whole["gradients"][0].values()) > 1e-3
+    check_equal(torch.load(tmp_path / "run" / "kept.pt", weights_only=True), whole)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from lightning.pytorch import Callback
 
 import mmunify.train
 from mmunify.checkpoint import load_bundle
-from mmunify.errors import RecipeError, UserError
+from mmunify.errors import CheckpointError, RecipeError, UserError
 from mmunify.train.stages import train
 from tests.train.small import small_recipe
 
@@ -39,6 +39,7 @@ def test_bundle_of_the_run_is_the_returned_one(run):
     _, folder, _, bundle = run
     loaded = load_bundle(folder)
     assert changed(tensors(bundle.model), tensors(loaded.model)) == set()
+    assert not loaded.model.training and not bundle.model.training
     assert loaded.learned == bundle.learned == changed(run[2], tensors(bundle.model))
 
 
@@ -109,3 +110,20 @@ def test_tables_and_bars_are_shown(llama_folder, tmp_path, capsys):
     train(recipe, tmp_path / "run")
     shown = capsys.readouterr().out
     assert "stage perceive" in shown and "adapters.image" in shown and "6/6" in shown
+
+
+def test_a_damaged_checkpoint_is_named(llama_folder, tmp_path):
+    recipe = small_recipe(llama_folder)
+    with pytest.raises(KeyError):
+        train(recipe, tmp_path / "run", progress=False, save_every=2, callbacks=[Stop()])
+    (tmp_path / "run" / "perceive.ckpt").write_bytes(b"half a fi")
+    with pytest.raises(CheckpointError, match="perceive.ckpt is truncated; delete it"):
+        train(recipe, tmp_path / "run", resume=True, progress=False)
+
+
+class Stop(Callback):
+    """Breaks a run off at its fourth step."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 3:
+            raise KeyError("broken off")
