@@ -199,7 +199,7 @@ class Registry:
             owner = f"{self.home}.{name}"
             return None if owner == thing.__module__ else owner
         packages = {point.module.partition(".")[0]: point.value for point in self._published.get(name, [])}
-        return None if not packages or _package(thing) in packages else next(iter(packages.values()))
+        return None if not packages or thing.__module__.partition(".")[0] in packages else next(iter(packages.values()))
 
 
 def nested(annotation: Any) -> tuple[Registry, bool] | None:
@@ -281,10 +281,6 @@ def _import_plugins(modules: str) -> None:
 
 def _origin(thing: Any) -> str:
     return f"{thing.__module__}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
-
-
-def _package(thing: Any) -> str:
-    return thing.__module__.partition(".")[0]
 
 
 _WIRING = ("kind", "from", "share")

@@ -59,9 +59,12 @@ class Bundle:
 
     def processor(self) -> Processor:
         """What makes batches for the model."""
-        tokenizer = self.model.backbone.tokenizer if self.model.backbone is not None else None
         spec, tokens, recipe = self.model.spec(), self.model.tokens, self.recipe
-        return Processor(spec, tokenizer, tokens, chat=recipe.chat, max_length=recipe.max_length)
+        return Processor(spec, self._tokenizer, tokens, chat=recipe.chat, max_length=recipe.max_length)
+
+    @property
+    def _tokenizer(self) -> Any:
+        return self.model.backbone.tokenizer if self.model.backbone is not None else None
 
     def save(self, folder: str | Path, full: bool = False) -> Path:
         """Write the bundle aside, then put it in place of whatever lies at `folder`.
@@ -89,16 +92,10 @@ class Bundle:
     def _write(self, folder: Path, full: bool) -> None:
         from safetensors.torch import save_file
 
-        external = dict(external_parts(self.model))
-        stored, facts = {}, {}
-        for name, tensor, aliases in _tensors(self.model):
-            outside = is_external(name, external) and self.learned.isdisjoint([name, *aliases])
-            facts[name] = {"shape": list(tensor.shape), "dtype": str(tensor.dtype), "external": outside}
-            if not outside:
-                stored[name] = tensor.detach().cpu().contiguous()
+        stored, facts = self._sorted_tensors()
         save_file(stored, folder / "model.safetensors")
+        sources = {name: str(part.external) for name, part in external_parts(self.model)}
         tree = with_absolute_paths(self.recipe.to_dict())
-        sources = {name: str(part.external) for name, part in external.items()}
         if full:
             tree["model"] = copy_external(tree["model"], sorted(set(sources.values())), folder)
         (folder / "recipe.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(tree)), encoding="utf-8")
@@ -108,11 +105,22 @@ class Bundle:
             "tensors": facts,
             "learned": sorted(self.learned),
             "external": {name: {"path": portable_path(p), "files": weight_digests(p)} for name, p in sources.items()},
-            "vocabulary": _vocabulary_digest(self.model),
+            "vocabulary": _vocabulary_digest(self._tokenizer),
         }
         (folder / "bundle.json").write_text(json.dumps(index, indent=1))
-        if self.model.backbone is not None and self.model.backbone.tokenizer is not None:
-            self.model.backbone.tokenizer.save_pretrained(folder / "tokenizer")
+        if self._tokenizer is not None:
+            self._tokenizer.save_pretrained(folder / "tokenizer")
+
+    def _sorted_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors that the bundle stores, and what it notes of every one, stored or not."""
+        external = dict(external_parts(self.model))
+        stored, facts = {}, {}
+        for name, tensor, aliases in _tensors(self.model):
+            outside = is_external(name, external) and self.learned.isdisjoint([name, *aliases])
+            facts[name] = {"shape": list(tensor.shape), "dtype": str(tensor.dtype), "external": outside}
+            if not outside:
+                stored[name] = tensor.detach().cpu().contiguous()
+        return stored, facts
 
 
 def load_bundle(folder: str | Path, allow_imports: bool = False) -> Bundle:
@@ -134,9 +142,10 @@ def load_bundle(folder: str | Path, allow_imports: bool = False) -> Bundle:
     recipe = Recipe.from_dict(tree, allow_imports=allow_imports)
     model = recipe.build()
     check_external(folder, index["external"], model)
-    _check_vocabulary(folder, index["vocabulary"], model)
+    bundle = Bundle(recipe, model.eval(), frozenset(index["learned"]))
+    _check_vocabulary(folder, index["vocabulary"], bundle._tokenizer)
     _fill(folder, model, stored, index["tensors"])
-    return Bundle(recipe, model.eval(), frozenset(index["learned"]))
+    return bundle
 
 
 # ------------------------------------------------------------------------------------------- tensors
@@ -160,20 +169,26 @@ def _fill(folder: Path, model: nn.Module, stored: Mapping[str, Tensor], facts: M
         CheckpointError: they don't; all differences are named together.
     """
     wanted = {name: tensor for name, tensor, _ in _tensors(model)}
-    inside = [name for name, fact in facts.items() if not fact["external"]]
-    wrong = [f"{name}: not in model.safetensors" for name in inside if name not in stored]
-    wrong += [f"{name}: the recipe's model has it, the bundle doesn't" for name in wanted if name not in facts]
-    wrong += [f"{name}: the bundle has it, the recipe's model doesn't" for name in facts if name not in wanted]
-    for name in facts.keys() & wanted.keys():
-        shape = tuple(stored[name].shape if name in stored else facts[name]["shape"])
-        if shape != tuple(wanted[name].shape):
-            wrong.append(f"{name}: {shape} in the bundle, {tuple(wanted[name].shape)} in the recipe's model")
+    inside = {name for name, fact in facts.items() if not fact["external"]}
+    wrong = [f"{name}: not in model.safetensors" for name in inside - stored.keys()]
+    wrong += [f"{name}: the recipe's model has it, the bundle doesn't" for name in wanted.keys() - facts.keys()]
+    wrong += [f"{name}: the bundle has it, the recipe's model doesn't" for name in facts.keys() - wanted.keys()]
+    wrong += _reshaped({name: fact["shape"] for name, fact in facts.items()} | _shapes(stored), _shapes(wanted))
     if wrong:
         listed = "\n  ".join(sorted(wrong)[:20])
         raise CheckpointError(f"the weights of {folder} don't fit its recipe ({len(wrong)} differences):\n  {listed}")
     with torch.no_grad():
         for name, tensor in stored.items():
             wanted[name].copy_(tensor)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _reshaped(kept: Mapping[str, list[int]], wanted: Mapping[str, list[int]]) -> list[str]:
+    different = [name for name in kept.keys() & wanted.keys() if kept[name] != wanted[name]]
+    return [f"{name}: {kept[name]} in the bundle, {wanted[name]} in the recipe's model" for name in different]
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -225,17 +240,16 @@ def _read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _check_vocabulary(folder: Path, recorded: str | None, model: nn.Module) -> None:
-    if recorded != _vocabulary_digest(model):
+def _check_vocabulary(folder: Path, recorded: str | None, tokenizer: Any) -> None:
+    if recorded != _vocabulary_digest(tokenizer):
         raise CheckpointError(
             f"the recipe of bundle {folder} loads a tokenizer with another vocabulary than the one beside it in "
             f"{folder / 'tokenizer'}; bring the old one back"
         )
 
 
-def _vocabulary_digest(model: nn.Module) -> str | None:
-    backbone: Any = model.backbone
-    if backbone is None or backbone.tokenizer is None:
+def _vocabulary_digest(tokenizer: Any) -> str | None:
+    if tokenizer is None:
         return None
-    entries = sorted(backbone.tokenizer.get_vocab().items())
+    entries = sorted(tokenizer.get_vocab().items())
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()

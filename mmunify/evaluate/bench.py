@@ -1,12 +1,37 @@
 """A bundle as evaluation sees it: it answers prompts, and its experts and de-tokenizers carry the answers out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmunify.evaluate.answers import Answer, AnswerReader
-from mmunify.evaluate.run import Bench, Respond
+from mmunify.evaluate.protocol import Run
 from mmunify.parts import Workspace
 from mmunify.types import Artifact, Sample, TaskCall
+
+Respond = Callable[[Sequence[Sample], bool], Sequence[Any]]
+"""Prompts, and whether their media are blanked -> for each one `text`, `predictions` and `finished`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """A model as evaluation sees it.
+
+    Attributes:
+        respond: answers prompts.
+        reader: reads the answers.
+        run: carries out the calls of an answer.
+        data: node of the data set (its `tasks` are filled in per task).
+        seed: of random calls and bootstraps.
+        report: told after every task (name, number of tasks).
+    """
+
+    respond: Respond
+    reader: AnswerReader
+    run: Run
+    data: Mapping[str, Any] = field(default_factory=lambda: {"name": "digit_world", "split": "test"})
+    seed: int = 0
+    report: Callable[[str, int], None] = lambda task, total: None
 
 
 def make_bench(

@@ -2,22 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mmunify.errors import UserError
-from mmunify.evaluate.answers import Answer, AnswerReader, Prompt, make_prompt, random_calls, true_calls
-from mmunify.evaluate.protocol import Protocol, Run, Tools
+from mmunify.evaluate.answers import Answer, Prompt, make_prompt, random_calls, true_calls
+from mmunify.evaluate.bench import Bench, make_bench
+from mmunify.evaluate.protocol import Protocol, Tools
 from mmunify.evaluate.statistics import Measure
 from mmunify.faults import did_you_mean
 from mmunify.registry import DATASETS, METRICS
-from mmunify.types import Sample
 
 Results = dict[str, dict[str, Measure]]
 """Protocol -> metric -> measure. Baselines are metrics with the endings `_blank`, `_truth` and `_random`."""
-
-Respond = Callable[[Sequence[Sample], bool], Sequence[Any]]
-"""Prompts, and whether their media are blanked -> for each one `text`, `predictions` and `finished`."""
 
 ALL_TASKS = (
     "caption",
@@ -32,27 +29,6 @@ ALL_TASKS = (
     "generate_image",
     "dialogue",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """A model as evaluation sees it.
-
-    Attributes:
-        respond: answers prompts.
-        reader: reads the answers.
-        run: carries out the calls of an answer.
-        data: node of the data set (its `tasks` are filled in per task).
-        seed: of random calls and bootstraps.
-        report: told after every task (name, number of tasks).
-    """
-
-    respond: Respond
-    reader: AnswerReader
-    run: Run
-    data: Mapping[str, Any] = field(default_factory=lambda: {"name": "digit_world", "split": "test"})
-    seed: int = 0
-    report: Callable[[str, int], None] = lambda task, total: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,8 +149,6 @@ def evaluate(
     Raises:
         UserError: an unknown protocol, or one that was asked for by name and that the model has no tokens for.
     """
-    from mmunify.evaluate.bench import make_bench
-
     with _progress(progress) as report:
         data = {"name": "digit_world", "split": split, "seed": seed}
         bench = make_bench(bundle, data, batch_size, max_new_tokens, seed, report)

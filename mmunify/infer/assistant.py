@@ -138,19 +138,19 @@ class Assistant:
         self, prompt: str, image: Source | None, others: Mapping[str, Source | None], region: Region | None
     ) -> Memory:
         """The memory with the user's turn at its end."""
-        before, shown, extent = self.memory, self.memory.unseen, self.memory.extent
+        memory = self.memory
+        given = [Media(kind=kind, source=source) for kind, source in others.items() if source is not None]
+        shown = memory.unseen
         if image is not None:
             shown = Media(kind="image", source=read_picture(image))
-        if shown is not None:
-            extent = read_picture(shown.source).size
-        given = [Media(kind=kind, source=source) for kind, source in others.items() if source is not None]
+            given.insert(0, shown)
+        seen = given if shown is None or image is not None else [shown, *given]
+        extent = memory.extent if shown is None else read_picture(shown.source).size
         words = _with_region(prompt, region, extent, self.model)
         if not words.strip():
             raise UserError(f"the prompt is {prompt!r}; say or ask something")
-        seen = [shown] if shown is not None else []
-        new = [*(seen if image is not None else []), *given]
-        turn = Turn(role="user", parts=(*seen, *given, Text(text=words)))
-        return Memory(turns=(*before.turns, turn), media=(*before.media, *new), extent=extent)
+        turn = Turn(role="user", parts=(*seen, Text(text=words)))
+        return Memory(turns=(*memory.turns, turn), media=(*memory.media, *given), extent=extent)
 
     def _slot_calls(self, written: Generated, prompt: str) -> list[TaskCall]:
         """One call per output slot, where it stands in the text, with the features that its head predicted."""
@@ -165,24 +165,37 @@ class Assistant:
     def _remember(self, heard: Memory, raw: str, artifacts: tuple[Artifact, ...]) -> Memory:
         """The memory with the assistant's turn and what the experts made."""
         pictures = tuple(Media(kind="image", source=made.data) for made in artifacts if made.kind == "image")
-        spoken = [part for part in self._spoken(raw, artifacts) if part != Text(text="")]
-        turn = Turn(role="assistant", parts=tuple(spoken or [Text(text="")]))
+        drawn = {made.call.span: made.data for made in artifacts if made.call.condition is not None}
+        turn = Turn(role="assistant", parts=tuple(_spoken(raw, _slot_kinds(self.model), drawn)))
         unseen = pictures[-1] if pictures and self.feed_back else None
         return replace(heard, turns=(*heard.turns, turn), media=(*heard.media, *pictures), unseen=unseen)
 
-    def _spoken(self, raw: str, artifacts: tuple[Artifact, ...]) -> Iterator[Text | Output]:
-        """The assistant's turn: its words, with an output where it filled a slot."""
-        drawn = {made.call.span: made.data for made in artifacts if made.call.condition is not None}
-        slots = [(node.kind, node.slot) for node in self.model.spec().outputs.values() if node.slot is not None]
-        kinds = {slot.opens: kind for kind, slot in slots if not slot.as_text}
-        closes = "|".join(re.escape(slot.closes) for _, slot in slots)
-        pattern = "|".join(map(re.escape, kinds)) or r"(?!)"
-        at = 0
-        for found in re.finditer(f"({pattern})(?:{closes})", raw):
-            yield Text(text=raw[at : found.start()])
-            yield Output(kind=kinds[found[1]], target=drawn.get(found.span(1)))
-            at = found.end()
+
+def _slot_kinds(model: UnifiedModel) -> dict[tuple[str, str], str]:
+    """(opening, closing) string of the output slots -> kind of what they hold."""
+    slots = [(node.slot, node.kind) for node in model.spec().outputs.values()]
+    return {(slot.opens, slot.closes): kind for slot, kind in slots if slot is not None and not slot.as_text}
+
+
+def _spoken(raw: str, kinds: Mapping[tuple[str, str], str], drawn: Mapping[Any, Any]) -> Iterator[Text | Output]:
+    """The assistant's turn: its words, with an output where it filled a slot; `drawn` by span of the opening."""
+    at = 0
+    for start, opens, closes in _slots(raw, kinds):
+        if raw[at:start]:
+            yield Text(text=raw[at:start])
+        yield Output(kind=kinds[opens, closes], target=drawn.get((start, start + len(opens))))
+        at = start + len(opens) + len(closes)
+    if raw[at:] or not at:
         yield Text(text=raw[at:])
+
+
+def _slots(raw: str, kinds: Mapping[tuple[str, str], str]) -> list[tuple[int, str, str]]:
+    """Where the output slots stand: (start, opening, closing string), in order."""
+    return sorted(
+        (found.start(), opens, closes)
+        for opens, closes in kinds
+        for found in re.finditer(re.escape(opens + closes), raw)
+    )
 
 
 def _with_region(prompt: str, region: Region | None, extent: tuple[int, int] | None, model: UnifiedModel) -> str:

@@ -75,12 +75,16 @@ def expert_faults(experts: Mapping[str, Any]) -> list[Fault]:
 
 
 def expert_notes(recipe: RecipeFields) -> list[str]:
-    """Tasks that no expert answers, and experts that no task calls."""
+    """Tasks that no expert answers, and experts that no task calls; a recipe without experts gets those it needs."""
+    if not recipe.experts:
+        return []
     tasks = recipe.tokens.tasks
-    unanswered = [f"tokens.tasks: no expert answers {task!r}" for task in tasks if task not in recipe.experts]
-    uncalled = [task for task in recipe.experts if task not in tasks]
-    hints = {task: did_you_mean(task, tasks) for task in uncalled}
-    return [*unanswered, *(f"experts.{task}: tokens.tasks has no {task!r}{hint}" for task, hint in hints.items())]
+    unanswered = ", ".join(task for task in tasks if task not in recipe.experts)
+    hints = {task: did_you_mean(task, tasks) for task in recipe.experts if task not in tasks}
+    return [
+        *([f"tokens.tasks: no expert answers {unanswered}"] if unanswered else []),
+        *(f"experts.{task}: tokens.tasks has no {task!r}{hint}" for task, hint in hints.items()),
+    ]
 
 
 def token_faults(recipe: RecipeFields, kinds: Sequence[str]) -> list[Fault]:

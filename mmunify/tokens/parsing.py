@@ -1,5 +1,6 @@
 """Text -> calls, regions, words and problems. First the tags are paired in one pass, then the pairs are read."""
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -58,11 +59,12 @@ def parse_reply(
     for draft in drafts:
         draft.complete(tokens)
     kept = [draft for draft in drafts if draft.is_kept(policy)]
+    problems = [*scanner.problems, *itertools.chain.from_iterable(draft.problems for draft in drafts)]
     return ParsedReply(
         calls=tuple(draft.call() for draft in kept if draft.task),
-        regions=tuple(region for draft in kept if not draft.task for region in draft.regions),
+        regions=tuple(itertools.chain.from_iterable(draft.regions for draft in kept if not draft.task)),
         text=_tidy("".join(_apply_edits(text, sorted(edits + scanner.markup)))),
-        problems=tuple(sorted(scanner.problems + [p for d in drafts for p in d.problems], key=lambda p: p.span)),
+        problems=tuple(sorted(problems, key=lambda problem: problem.span)),
     )
 
 
@@ -77,12 +79,23 @@ class _Draft:
     regions: list[Region] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
+    def lacks_regions(self, tokens: TokenRegistry) -> bool:
+        return tokens.requires_regions(self.task) and not self.regions
+
+    def ground(self, inner: str, pair: Pair, extent: Extent | None) -> str:
+        """Take the regions of a grounding pair in; returns the pair's words."""
+        regions, problems, words = _read_regions(inner, pair.inner, extent)
+        self.regions += regions
+        self.problems += pair.own + problems
+        return words
+
     def complete(self, tokens: TokenRegistry) -> None:
         """Find what only shows once all grounding pairs are known."""
         if self.task and not self.instruction.strip():
             self._report("empty_payload", f"<{self.task}> says nothing")
-            self.instruction = " and ".join(dict.fromkeys(region.label for region in self.regions if region.label))
-        if tokens.requires_regions(self.task) and not self.regions:
+            labels = dict.fromkeys(region.label for region in self.regions)
+            self.instruction = " and ".join(filter(None, labels))
+        if self.lacks_regions(tokens):
             self._report("missing_grounding", f"<{self.task}> needs a <{tokens.grounding}> pair and has none")
         if len(self.regions) > tokens.max_boxes:
             self._report("too_many_boxes", f"{len(self.regions)} boxes, the first {tokens.max_boxes} are kept")
@@ -113,7 +126,7 @@ def _assemble(
     """
     drafts: list[_Draft] = []
     edits: list[tuple[int, int, str]] = []
-    call: _Draft | None = None
+    call = _Draft("", "", 0, 0)
     is_next, end = False, 0
     for pair in pairs:
         inner = text[pair.inner : pair.inner_end]
@@ -125,16 +138,12 @@ def _assemble(
             edits.append((pair.start, pair.end, ""))
             is_next = True
             continue
-        owner = call if call and (is_next or (tokens.requires_regions(call.task) and not call.regions)) else None
-        frame = tokens.frame_of(owner.task, extent) if owner else extent
-        regions, problems, words = _read_regions(inner, pair.inner, frame)
+        if not is_next and not call.lacks_regions(tokens):
+            call = _Draft("", "", pair.start, pair.end)
+            drafts.append(call)
+        words = call.ground(inner, pair, tokens.frame_of(call.task, extent))
+        call.end = pair.end if is_next else call.end
         edits.append((pair.start, pair.end, "" if is_next else words))
-        if owner is None:
-            drafts.append(_Draft("", "", pair.start, pair.end, regions, pair.own + problems))
-            continue
-        owner.regions += regions
-        owner.problems += pair.own + problems
-        owner.end = pair.end if is_next else owner.end
     return drafts, edits
 
 
@@ -159,26 +168,36 @@ def _read_regions(inner: str, offset: int, extent: Extent | None) -> tuple[list[
     return regions, problems, " ".join(filter(None, words))
 
 
-def _read_box(inner: str, extent: Extent | None) -> tuple[Box | None, list[tuple[str, str]]]:
-    """The mended box, or None when it can't be mended, with (code, message) faults."""
+Faults = list[tuple[str, str]]
+"""(code, message) pairs."""
+
+
+def _read_box(inner: str, extent: Extent | None) -> tuple[Box | None, Faults]:
+    """The mended box, or None when it can't be mended, with its faults."""
     words = [word.strip() for word in inner.split(",")]
     if len(words) != 4:
         return None, [("bad_number_count", f"{len(words)} numbers instead of 4")]
-    bad = [word for word in words if not _NUMBER.fullmatch(word)]
-    if bad:
-        return None, [("bad_number", f"{bad[0][:20]!r} is no decimal number")]
-    numbers, faults = [float(word) for word in words], []
-    if any(not 0 <= number <= 1 for number in numbers):
-        faults.append(("out_of_range", "a number outside 0..1"))
-        numbers = [clip(number) for number in numbers]
-    x0, y0, x1, y1 = numbers
-    if x0 >= x1 or y0 >= y1:
-        faults.append(("inverted_box", "x0 < x1 and y0 < y1 don't hold"))
-        x0, x1, y0, y1 = *sorted((x0, x1)), *sorted((y0, y1))
-    box = unpad_box((x0, y0, x1, y1), extent) if extent else (x0, y0, x1, y1)
-    if box[0] < box[2] and box[1] < box[3]:
+    bad = next(itertools.filterfalse(_NUMBER.fullmatch, words), None)
+    if bad is not None:
+        return None, [("bad_number", f"{bad[:20]!r} is no decimal number")]
+    box, faults = _mend_box(tuple(map(float, words)))
+    box = unpad_box(box, extent) if extent else box
+    if _has_area(box):
         return box, faults
     return None, faults or [("out_of_range", "the box lies outside the picture")]
+
+
+def _mend_box(numbers: tuple[float, ...]) -> tuple[Box, Faults]:
+    """Clip to 0..1 and put the corners in order."""
+    x0, y0, x1, y1 = map(clip, numbers)
+    faults = [] if (x0, y0, x1, y1) == numbers else [("out_of_range", "a number outside 0..1")]
+    if not _has_area((x0, y0, x1, y1)):
+        faults.append(("inverted_box", "x0 < x1 and y0 < y1 don't hold"))
+    return (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), faults
+
+
+def _has_area(box: Box) -> bool:
+    return box[0] < box[2] and box[1] < box[3]
 
 
 def _apply_edits(text: str, edits: Sequence[tuple[int, int, str]]) -> Iterator[str]:

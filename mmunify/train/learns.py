@@ -78,23 +78,19 @@ def select(model: nn.Module, globs: Sequence[str], path: str = "learns") -> list
     parameters = parameter_names(model)
     # a part without parameters (`task_tokens`) may be named, so that another part can take its place by override
     empty = [f"{clean_name(name)}." for name, part in model.named_modules() if not list(part.parameters())]
-    learning: dict[nn.Parameter, None] = {}
+    learns = dict.fromkeys((parameter for parameter, _ in parameters), False)
     faults = []
     for index, glob in enumerate(globs):
         pattern = glob.removeprefix("!")
-        matched = [p for p, names in parameters if any(fnmatchcase(name, pattern) for name in names)]
-        if not matched and not any(fnmatchcase(name, pattern) for name in empty):
+        matched = _matched(parameters, pattern)
+        learns.update(dict.fromkeys(matched, not glob.startswith("!")))
+        if not matched and not _any_matches(empty, pattern):
             faults.append(Fault(f"{path}.{index}", f"{glob!r} matches no parameter{_nearest(pattern, parameters)}"))
-        for parameter in matched:
-            if glob.startswith("!"):
-                learning.pop(parameter, None)
-            else:
-                learning[parameter] = None
-    if not faults and not learning:
+    if not faults and not any(learns.values()):
         faults.append(Fault(path, f"nothing learns under {list(globs)}; let at least one parameter learn"))
     if faults:
         raise RecipeError(faults)
-    return [parameter for parameter, _ in parameters if parameter in learning]
+    return [parameter for parameter, chosen in learns.items() if chosen]
 
 
 def apply_learns(model: nn.Module, globs: Sequence[str], path: str = "learns") -> list[PartCount]:
@@ -149,6 +145,14 @@ def set_modes(module: nn.Module, mode: bool = True) -> None:
         trained = sum(p.numel() for p in parameters if p.requires_grad)
         total = sum(p.numel() for p in parameters)
         set_modes(child, 2 * trained >= total if parameters else mode)
+
+
+def _any_matches(names: Sequence[str], pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def _matched(parameters: Sequence[tuple[nn.Parameter, list[str]]], pattern: str) -> list[nn.Parameter]:
+    return [parameter for parameter, names in parameters if _any_matches(names, pattern)]
 
 
 def _nearest(pattern: str, parameters: Sequence[tuple[nn.Parameter, list[str]]]) -> str:

@@ -36,16 +36,15 @@ def parameter_groups(
     Raises:
         RecipeError: a group that matches no learning parameter.
     """
-    learning = [(p, names) for p, names in parameter_names(model) if p.requires_grad]
     unused = set(range(len(groups)))
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter, names in learning:
-        rate, decay = lr, weight_decay
-        for index, group in enumerate(groups):
-            if any(fnmatchcase(name, group["match"]) for name in names):
-                unused.discard(index)
-                rate, decay = _first(group.get("lr"), lr), _first(group.get("weight_decay"), weight_decay)
-        found.setdefault((rate, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    for parameter, names in parameter_names(model):
+        if parameter.requires_grad:
+            matching = [i for i, group in enumerate(groups) if _matches(names, group["match"])]
+            unused -= set(matching)
+            chosen = groups[matching[-1]] if matching else {}
+            rate, decay = _first(chosen.get("lr"), lr), _first(chosen.get("weight_decay"), weight_decay)
+            found.setdefault((rate, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     if unused:
         globs = {f"{path}.groups.{i}": groups[i]["match"] for i in sorted(unused)}
         raise RecipeError([Fault(at, f"{glob!r} matches nothing that learns") for at, glob in globs.items()])
@@ -87,6 +86,10 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Give every group its peak rate times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
+
+
+def _matches(names: Sequence[str], glob: str) -> bool:
+    return any(fnmatchcase(name, glob) for name in names)
 
 
 def _first(value: float | None, fallback: float) -> float:

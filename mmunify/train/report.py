@@ -79,11 +79,8 @@ def _stage_overview(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
         peak = ", ".join(f"{device} {size:.0f}" for device, size in r["peak_memory"].items())
         numbers = f"{r['first_loss']:.4f} | {r['final_loss']:.4f} | {r['seconds']:.1f} | {peak}"
         lines.append(f"| {name} | {r['steps']} | {r['dropped']} | {numbers} |")
-    return [
-        *lines,
-        "",
-        "First and final loss: mean over the first and the last tenth of the steps. Seconds: of the process that ended it.",
-    ]
+    note = "First and final loss: mean over the first and the last tenth of the steps. Seconds: of the last process."
+    return [*lines, "", note]
 
 
 def _learns_lines(record: Mapping[str, Any]) -> list[str]:

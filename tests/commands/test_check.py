@@ -56,4 +56,4 @@ def test_notes_are_printed(tmp_path, llama_folder, capsys):
     assert run("check", file, "model.adapters.image.name=linear", "experts.remove=null") == 0
     shown = capsys.readouterr().out
     assert "note: model.adapters.image: dropped depth=2 of the base, which adapter 'linear' doesn't take" in shown
-    assert "note: tokens.tasks: no expert answers 'remove'" in shown
+    assert "note: tokens.tasks: no expert answers remove" in shown

@@ -8,9 +8,9 @@ import numpy as np
 from mmunify.data.digit_world import handwriting
 from mmunify.data.digit_world.scene import COLORS, Scene, draw_scene, fit_digit
 from mmunify.evaluate.answers import AnswerReader, make_prompt
+from mmunify.evaluate.bench import Bench
 from mmunify.evaluate.protocol import source_picture
 from mmunify.evaluate.reader import box_mask
-from mmunify.evaluate.run import Bench
 from mmunify.registry import DATASETS
 from mmunify.tokens import DIGIT_TASKS, TokenRegistry
 from mmunify.types import Artifact

@@ -1,6 +1,7 @@
 """Reading requests in words: numbers, places, relations, and the boxes that they ask for."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmunify.experts.tasks._colors import find_colors
@@ -119,8 +120,11 @@ def _relation(tail: str) -> tuple[Cell, Cell] | None:
 
 def _place(tail: str) -> Cell | None:
     words = tail.lower()
-    row = next((row for row, pattern in _ROW if pattern.search(words)), None)
-    column = next((column for column, pattern in _COLUMN if pattern.search(words)), None)
+    row, column = _first_match(_ROW, words), _first_match(_COLUMN, words)
     if row is None and column is None:
         return (1, 1) if _CENTER.search(words) else None
     return (1 if column is None else column, 1 if row is None else row)
+
+
+def _first_match(choices: Sequence[tuple[int, re.Pattern[str]]], words: str) -> int | None:
+    return next((index for index, pattern in choices if pattern.search(words)), None)
