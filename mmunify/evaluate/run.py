@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmunify.errors import UserError
-from mmunify.evaluate.answers import Answer, Prompt, make_prompt, random_calls, true_calls
+from mmunify.evaluate.answers import Answer, AnswerReader, Prompt, make_prompt, random_calls, true_calls
 from mmunify.evaluate.bench import Bench, make_bench
 from mmunify.evaluate.protocol import Protocol, Tools
 from mmunify.evaluate.statistics import Measure
@@ -39,24 +39,27 @@ class Pass:
     blank: Sequence[Answer] = ()
 
 
-def run_protocols(bench: Bench, protocols: Sequence[str] | None = None, num_samples: int = 200) -> Results:
+def run_protocols(
+    bench: Bench, protocols: Sequence[str] | None = None, num_samples: int = 200, baselines: bool = True
+) -> Results:
     """Answer every task once, then let every protocol score the answers that it reads.
 
     Args:
         bench: the model.
         protocols: registered names; None = all that the model's tokens allow.
         num_samples: samples per task.
+        baselines: whether blanked media, true calls and random calls are scored too.
 
     Raises:
         UserError: an unknown protocol, or one that was asked for by name and that the model has no tokens for.
     """
     chosen = _choose(protocols)
-    passes = _answer_tasks(bench, _tasks_of(chosen), num_samples)
+    passes = _answer_tasks(bench, _tasks_of(chosen), num_samples, baselines)
     tools, results = Tools(run=bench.run, seed=bench.seed), {}
     for name, protocol in chosen.items():
         ours = [made for task, made in passes.items() if made.answers and task in (protocol.tasks or passes)]
         if ours:
-            results[name] = _score(protocol, ours, tools, bench)
+            results[name] = _score(protocol, ours, tools, bench.reader if baselines else None)
         elif protocols is not None:
             raise UserError(f"protocol {name!r} needs one of the tasks {protocol.tasks}; the model has none of them")
     return results
@@ -78,22 +81,22 @@ def _tasks_of(protocols: Mapping[str, Protocol]) -> list[str]:
     return [task for task in ALL_TASKS if task in wanted] + sorted(wanted.difference(ALL_TASKS))
 
 
-def _answer_tasks(bench: Bench, tasks: Sequence[str], num_samples: int) -> dict[str, Pass]:
+def _answer_tasks(bench: Bench, tasks: Sequence[str], num_samples: int, blank: bool) -> dict[str, Pass]:
     passes = {}
     for task in tasks:
         dataset = DATASETS.build({**bench.data, "tasks": [task]})
         # a dialogue is cut before a turn that depends on its index: every turn is tested, samples stay independent
         drawn = (make_prompt(dataset[index], index) for index in range(min(num_samples, len(dataset))))
-        passes[task] = _answer(bench, [prompt for prompt in drawn if bench.reader.can_write(prompt)])
+        passes[task] = _answer(bench, [prompt for prompt in drawn if bench.reader.can_write(prompt)], blank)
         bench.report(task, len(tasks))
     return passes
 
 
-def _answer(bench: Bench, prompts: Sequence[Prompt]) -> Pass:
+def _answer(bench: Bench, prompts: Sequence[Prompt], blank: bool) -> Pass:
     if not prompts:
         return Pass(answers=())
-    answers = _read(bench, prompts, blank=False)
-    return Pass(answers=answers, blank=_read(bench, prompts, blank=True) if any(p.media for p in prompts) else ())
+    blank = blank and any(prompt.media for prompt in prompts)
+    return Pass(answers=_read(bench, prompts, False), blank=_read(bench, prompts, True) if blank else ())
 
 
 def _read(bench: Bench, prompts: Sequence[Prompt], blank: bool) -> list[Answer]:
@@ -104,15 +107,15 @@ def _read(bench: Bench, prompts: Sequence[Prompt], blank: bool) -> list[Answer]:
     ]
 
 
-def _score(protocol: Protocol, passes: Sequence[Pass], tools: Tools, bench: Bench) -> dict[str, Measure]:
+def _score(protocol: Protocol, passes: Sequence[Pass], tools: Tools, reader: AnswerReader | None) -> dict[str, Measure]:
     """The model's measures, and those of its baselines with their endings; metrics without samples are left out."""
     answers = [answer for made in passes for answer in made.answers]
     columns: dict[str, Sequence[Answer]] = {"": answers}
     if any(made.blank for made in passes):
         columns["_blank"] = [answer for made in passes for answer in (made.blank or made.answers)]
-    if protocol.by_calls and any(answer.truth.calls for answer in answers):
-        columns["_truth"] = true_calls(answers, bench.reader)
-        columns["_random"] = random_calls(answers, bench.reader, bench.seed)
+    if reader is not None and protocol.by_calls and any(answer.truth.calls for answer in answers):
+        columns["_truth"] = true_calls(answers, reader)
+        columns["_random"] = random_calls(answers, reader, tools.seed)
     return {
         f"{metric}{ending}": measure
         for ending, column in columns.items()
@@ -133,6 +136,7 @@ def evaluate(
     seed: int = 1000,
     progress: bool = True,
     max_new_tokens: int = 128,
+    baselines: bool = True,
 ) -> Results:
     """Evaluate a trained model on the digit world.
 
@@ -145,6 +149,7 @@ def evaluate(
         seed: of the scenes, the random calls and the bootstraps.
         progress: show a progress bar.
         max_new_tokens: longer answers are cut off, and count as not parsed.
+        baselines: whether blanked media, true calls and random calls are scored too.
 
     Raises:
         UserError: an unknown protocol, or one that was asked for by name and that the model has no tokens for.
@@ -152,7 +157,7 @@ def evaluate(
     with _progress(progress) as report:
         data = {"name": "digit_world", "split": split, "seed": seed}
         bench = make_bench(bundle, data, batch_size, max_new_tokens, seed, report)
-        return run_protocols(bench, protocols, num_samples)
+        return run_protocols(bench, protocols, num_samples, baselines)
 
 
 @contextmanager

@@ -96,6 +96,11 @@ def test_one_protocol_answers_only_its_tasks():
     assert scores["refer"]["iou"].n == 5
 
 
+def test_baselines_can_be_left_out():
+    scores = run_protocols(bench(oracle, ["segment"]), ["segment"], num_samples=3, baselines=False)
+    assert set(scores["segment"]) == {"ciou", "giou"}
+
+
 def test_the_task_and_the_facts_stay_hidden():
     seen = []
     watched = bench(oracle, ["segment"])

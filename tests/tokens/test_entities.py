@@ -1,9 +1,10 @@
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmunify.tokens.entities import escape, unescape
 
 
+@settings(deadline=None)
 @given(st.text())
 @example("&#32;")
 @example("&amp;lt;")

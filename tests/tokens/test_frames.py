@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmunify.errors import TokenError
@@ -34,6 +34,7 @@ def test_a_padded_picture_has_its_pixels_where_the_box_says(extent):
     assert bounding_box(Region(mask=square)) == pytest.approx(pad_box((0.0, 0.0, 1.0, 1.0), extent), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(boxes(), SIDES, SIDES)
 def test_unpadding_inverts_padding(box, width, height):
     assert unpad_box(pad_box(box, (width, height)), (width, height)) == pytest.approx(box, abs=1e-9)

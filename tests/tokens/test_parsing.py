@@ -1,9 +1,9 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmunify.errors import TokenError
-from mmunify.tokens import TokenRegistry, parse_reply
+from mmunify.tokens import TokenRegistry, parse_reply, parsing
 
 VALID = (
     "Sure. <segment>the red 7</segment><box>red 7[0.125,0.250,0.375,0.500]</box> Now <edit>invert the colors</edit> "
@@ -156,6 +156,7 @@ def test_an_unknown_policy_is_refused():
         parse_reply("x", "lenient")
 
 
+@settings(deadline=None)
 @given(st.text() | st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=30).map("".join), POLICIES)
 def test_no_string_raises(text, policy):
     reply = parse_reply(text, policy, extent=(640, 480))
@@ -163,6 +164,7 @@ def test_no_string_raises(text, policy):
     assert reply.text == reply.text.strip()
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, len(VALID)), st.integers(0, 9), st.sampled_from(["", *PIECES])), max_size=5),
     POLICIES,
@@ -179,8 +181,15 @@ def test_mutated_replies_never_raise_and_strict_calls_are_whole(mutations, polic
 
 
 @pytest.mark.parametrize(
-    "piece", ["<", "[", "<segment>", "</box>", "<box>a[0,0,1,1]</box>", "<box>[", " ", "&amp", "<edit>x</edit> y "]
+    "piece", ["<", "[", "<segment>", "</box>", "<box>a[0,0,1,1]</box>", "<box>[", "<edit>x</edit> y "]
 )
-def test_long_broken_replies_are_read_in_linear_time(piece):
-    reply = parse_reply("<edit>x</edit> y" + piece * 20_000)  # a quadratic parser would not come back
-    assert reply.calls[0].instruction == "x"
+def test_long_broken_replies_are_read_in_linear_time(piece, monkeypatch):
+    seen = []
+    for name in ("is_gap", "_read_regions"):
+        inner = getattr(parsing, name)
+        monkeypatch.setattr(
+            parsing, name, lambda text, *more, inner=inner: seen.append(len(text)) or inner(text, *more)
+        )
+    text = "<edit>x</edit> y" + piece * 2_000
+    assert parse_reply(text).calls[0].instruction == "x"
+    assert sum(seen) <= len(text)  # no character is looked at twice

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmunify.errors import TokenError
@@ -33,6 +33,7 @@ def calls(draw):
     return TaskCall(task=draw(st.sampled_from(DIGIT_TASKS)), instruction=instruction, regions=tuple(grounding))
 
 
+@settings(deadline=None)
 @given(st.lists(calls(), max_size=3), st.sampled_from(["strict", "repair"]))
 def test_parsing_inverts_writing(written, policy):
     reply = parse_reply("Sure. ".join(["", *map(format_call, written)]), policy)
@@ -42,6 +43,7 @@ def test_parsing_inverts_writing(written, policy):
     assert reply.problems == () and reply.regions == ()
 
 
+@settings(deadline=None)
 @given(regions(), st.integers(1, 4000), st.integers(1, 4000))
 def test_boxes_survive_padding_within_half_a_thousandth_of_the_square(original, width, height):
     (back,) = parse_reply(format_region(original, (width, height)), "strict", extent=(width, height)).regions
