@@ -27,5 +27,4 @@ def train(
     for remark in loaded.remarks():
         typer.echo(f"note: {remark}")
     run_stages(loaded, out=out, resume=resume)
-    folder = out or loaded.out or Path("runs") / loaded.name
-    typer.echo(f"done; the report is {folder}/report.md. Measure it with: mmunify eval {folder}")
+    typer.echo(f"done; measure it with: mmunify eval {out or loaded.out or Path('runs') / loaded.name}")

@@ -10,7 +10,7 @@ from mmunify.evaluate.answers import Answer, AnswerReader, Prompt, make_prompt, 
 from mmunify.evaluate.bench import Bench, make_bench
 from mmunify.evaluate.protocol import Protocol, Tools
 from mmunify.evaluate.statistics import Measure
-from mmunify.faults import did_you_mean
+from mmunify.faults import unknown
 from mmunify.registry import DATASETS, METRICS
 
 Results = dict[str, dict[str, Measure]]
@@ -69,7 +69,7 @@ def _choose(names: Sequence[str] | None) -> dict[str, Protocol]:
     known = METRICS.names()
     for name in names or ():
         if name not in known:
-            raise UserError(f"no protocol named {name!r}{did_you_mean(name, known)} Known: {', '.join(known)}")
+            raise UserError(unknown("protocol", name, known))
     return {name: METRICS.build({"name": name}) for name in names or known}
 
 

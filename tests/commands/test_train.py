@@ -34,7 +34,7 @@ def test_the_folder_of_the_run(tmp_path, llama_folder, calls):
     file = write(tmp_path / "small.yaml", recipe_tree(llama_folder))
     done = CliRunner().invoke(app, ["train", str(file)])
     assert calls[0][1] == {"out": None, "resume": False}
-    assert str(Path("runs/small/report.md")) in done.output
+    assert f"mmunify eval {Path('runs/small')}" in done.output
 
 
 def test_nothing_is_trained_with_faults(tmp_path, llama_folder, calls):

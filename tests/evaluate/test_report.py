@@ -4,8 +4,7 @@ import json
 
 from rich.console import Console
 
-from mmunify.evaluate import markdown_table, print_table, save_json
-from mmunify.evaluate.report import format_measure, table_rows
+from mmunify.evaluate.report import format_measure, markdown_table, print_table, save_json, table_rows
 from mmunify.evaluate.statistics import Measure, rate
 
 RESULTS = {
