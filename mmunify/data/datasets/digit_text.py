@@ -13,10 +13,10 @@ def _show_text(scene: Scene) -> Text:
 
 @DATASETS.register("digit_text")
 class DigitText:
-    """The conversations of `digit_world`, sample by sample, with every picture told as a grid of words.
+    """The conversations of `digit_world`, sample by sample, with every picture told in words.
 
-    A picture becomes "scene:" and 64 words in raster order: "red7" for a cell of that digit, "." for an empty one.
-    Requests for pictures are written as calls. Boxes are finer than the grid, so their last decimals cannot be learned
+    A picture becomes "scene:" and, for each cell of an 8 x 8 board that belongs to a digit, the cell's square and its
+    word, in raster order: "c4 red7 d4 red7 ...". Requests for pictures are written as calls. Boxes are finer than the grid, so their last decimals cannot be learned
     from it.
 
     Args:

@@ -11,9 +11,6 @@ from mmunify.data.digit_world.scene import COLORS, MAX_DIGITS, Digit, Scene
 CELLS = 8
 """Rows and columns of the grid in which scenes are given as text and labelled for the vision tower."""
 
-NO_DIGIT = "."
-"""Cell word where no digit is."""
-
 GRID = 64
 """Boxes of 64-pixel scenes are multiples of 1 / GRID."""
 
@@ -89,10 +86,21 @@ def cell_owners(scene: Scene) -> np.ndarray:
     return owners
 
 
+def square(row: int, column: int) -> str:
+    """The name of a cell as on a chess board, rows from the top: "c4"."""
+    return f"{'abcdefgh'[column]}{row + 1}"
+
+
 def scene_text(scene: Scene) -> str:
-    """A scene in words: "scene:" and one word per cell of the grid, in raster order."""
-    names = [*(cell_word(digit) for digit in scene.digits), NO_DIGIT]
-    return " ".join([phrases.SCENE, *(names[owner] for owner in cell_owners(scene).ravel())])
+    """A scene in words: "scene:", then for each cell that belongs to a digit its square and its word: "c4 red7".
+
+    The square stands beside the word because a text model has no other way to know where a cell is: what it learns to
+    read from that pair, it can later read from a single patch embedding.
+    """
+    owners = cell_owners(scene)
+    places = [(row, column) for row, column in np.argwhere(owners >= 0).tolist()]
+    cells = [f"{square(row, column)} {cell_word(scene.digits[owners[row, column]])}" for row, column in places]
+    return " ".join([phrases.SCENE, *cells])
 
 
 def vocabulary() -> list[str]:
@@ -104,6 +112,7 @@ def vocabulary() -> list[str]:
     words = set(WORD.findall(re.sub(r"{\w+}", " ", running)))
     words |= {word.lower() for word in words} | set(COLORS) | {phrases.SCENE, *",.:?[]"}
     words |= {f"{color}{digit}" for color in COLORS for digit in range(10)}
+    words |= {square(row, column) for row in range(CELLS) for column in range(CELLS)}
     words |= {str(number) for number in range(9 * MAX_DIGITS + 1)}
     words |= {f"{round(1000 * k / GRID) / 1000:.3f}" for k in range(GRID + 1)}
     return sorted(words)
