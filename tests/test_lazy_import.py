@@ -31,7 +31,8 @@ def test_the_command_line_loads_neither_torch_nor_the_like():
 
 
 def test_help_and_list_load_no_torch():
-    code = "import contextlib, mmunify.cli\nfor a in (['--help'], ['list']):\n  with contextlib.suppress(SystemExit): mmunify.cli.main(a)"
+    loop = "for a in (['--help'], ['list']):\n  with contextlib.suppress(SystemExit): mmunify.cli.main(a)"
+    code = f"import contextlib, mmunify.cli\n{loop}"
     assert "torch" not in loaded_by(f"exec({code!r})")
 
 

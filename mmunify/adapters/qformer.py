@@ -23,9 +23,9 @@ class QFormerAdapter(Adapter):
         in_dim: encoder width E (given by the composer).
         out_dim: backbone width D (given by the composer).
         num_queries: Q, the number of slots.
-        depth: number of blocks.
-        dim: width of the queries.
-        num_heads: heads of every attention.
+        depth: number of blocks (BLIP-2: 12).
+        dim: width of the queries; None = E (BLIP-2: 768).
+        num_heads: heads of every attention; None = one per 64 numbers of `dim`.
         hidden_dim: width inside the feed-forward; None = 4 dim.
         cross_attention_frequency: every how many blocks the queries read the tokens, from the first on.
         dropout: of states and attention (BLIP-2 trains with 0.1).
@@ -40,9 +40,9 @@ class QFormerAdapter(Adapter):
         in_dim: int,
         out_dim: int,
         num_queries: int = 32,
-        depth: int = 12,
-        dim: int = 768,
-        num_heads: int = 12,
+        depth: int = 6,
+        dim: int | None = None,
+        num_heads: int | None = None,
         hidden_dim: int | None = None,
         cross_attention_frequency: int = 2,
         dropout: float = 0.0,
@@ -54,6 +54,8 @@ class QFormerAdapter(Adapter):
                 f"a qformer needs depth and cross_attention_frequency of at least 1, "
                 f"got {depth} and {cross_attention_frequency}"
             )
+        dim = dim or in_dim
+        num_heads = num_heads or max(1, dim // 64)
         self.positions, self.num_queries = positions, num_queries
         self.queries = nn.Parameter(torch.randn(num_queries, dim) * 0.02)
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)

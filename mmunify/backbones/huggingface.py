@@ -39,6 +39,8 @@ class HuggingFaceBackbone(Backbone):
         CheckpointError: the path can't be loaded.
     """
 
+    lm: Any
+
     def __init__(
         self,
         path: str | None = None,
@@ -213,6 +215,7 @@ def _slides(config: Any) -> bool:
 
 def _load_lm(path: str | None, config: dict | None, dtype: torch.dtype, kernel: str, hub: dict) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
 
     on_meta = torch.get_default_device().type == "meta"
     if config is not None and (path is None or on_meta):
@@ -223,6 +226,8 @@ def _load_lm(path: str | None, config: dict | None, dtype: torch.dtype, kernel: 
         raise UserError(
             "a huggingface backbone needs path: (hub id or folder) or config: {model_type: ...}; got neither"
         )
+    if Path(path).is_dir():  # a bar over a few local shards is noise; downloads keep theirs
+        logging.disable_progress_bar()
     try:
         if on_meta:
             made = AutoConfig.from_pretrained(path, **hub)

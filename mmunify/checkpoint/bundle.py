@@ -140,7 +140,7 @@ def load_bundle(folder: str | Path, allow_imports: bool = False) -> Bundle:
     stored = read_weights(folder / "model.safetensors")
     tree = with_inside_paths(read_yaml(_existing(folder / "recipe.yaml")), folder)
     recipe = Recipe.from_dict(tree, allow_imports=allow_imports)
-    model = recipe.build()
+    model = recipe.build(training=False)
     check_external(folder, index["external"], model)
     bundle = Bundle(recipe, model.eval(), frozenset(index["learned"]))
     _check_vocabulary(folder, index["vocabulary"], bundle._tokenizer)

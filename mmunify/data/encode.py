@@ -176,7 +176,7 @@ class _Row:
         made = {name: node for name, node in nodes.items() if node.slot is None or not node.slot.as_text}
         if output.call is not None and all(node.slot is None for node in made.values()):
             lead = "" if self._tail.isspace() else " "
-            self.add(self.encoder.ids(lead + format_call(output.call)), learned)
+            self.add(self.encoder.ids(lead + format_call(output.call, registry=self.encoder.tokens)), learned)
         elif not nodes:
             known = sorted({node.kind for node in self.encoder.spec.outputs.values()})
             raise DataError(f"sample {sample.id!r}: no head makes an output of kind {output.kind!r}; they make {known}")

@@ -41,8 +41,12 @@ class Exchange:
 
 
 def make_scene() -> Scene:
-    """A scene of three digits in test handwriting."""
-    return draw_clear_scene(np.random.default_rng(SEED), "test", [3])
+    """A scene of three digits of three colours, in test handwriting."""
+    rng = np.random.default_rng(SEED)
+    while True:
+        scene = draw_clear_scene(rng, "test", [3])
+        if len({digit.color for digit in scene.digits}) == 3:
+            return scene
 
 
 def plan_dialogue(scene: Scene) -> list[Step]:

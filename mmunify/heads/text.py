@@ -1,6 +1,7 @@
 """The text head: next-token loss at supervised positions, and nowhere else."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -49,7 +50,8 @@ class TextHead(Head):
         pieces = zip(states.split(self.chunk), targets.split(self.chunk), strict=True) if len(targets) else ()
         for some_states, some_targets in pieces:
             if len(targets) > self.chunk and states.requires_grad:
-                part, hits = checkpoint(self._loss, some_states, some_targets, unembed, use_reentrant=False)
+                made: Any = checkpoint(self._loss, some_states, some_targets, unembed, use_reentrant=False)
+                part, hits = made
             else:
                 part, hits = self._loss(some_states, some_targets, unembed)
             loss, correct = loss + part, correct + hits

@@ -62,7 +62,7 @@ def test_dropout_is_off_by_default_and_on_request():
 def test_sizes_of_unified_mllm(width, num_queries, total):
     """Two layers that read the tokens in each, queries and the norm before them included."""
     with torch.device("meta"):
-        adapter = QFormerAdapter(width, 4096, num_queries=num_queries, depth=2, cross_attention_frequency=1)
+        adapter = QFormerAdapter(width, 4096, num_queries=num_queries, depth=2, dim=768, cross_attention_frequency=1)
     inner = [p for name, p in adapter.named_parameters() if not name.startswith("project.")]
     assert sum(p.numel() for p in inner) == total
 

@@ -16,8 +16,8 @@ class DigitText:
     """The conversations of `digit_world`, sample by sample, with every picture told in words.
 
     A picture becomes "scene:" and, for each cell of an 8 x 8 board that belongs to a digit, the cell's square and its
-    word, in raster order: "c4 red7 d4 red7 ...". Requests for pictures are written as calls. Boxes are finer than the grid, so their last decimals cannot be learned
-    from it.
+    word, in raster order: "c4 red7 d4 red7 ...". Requests for pictures are written as calls. Boxes are finer than the
+    board, so their last decimals cannot be learned from it.
 
     Args:
         split: "train" or "test" handwriting.

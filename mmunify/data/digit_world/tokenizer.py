@@ -1,6 +1,6 @@
 """The tokenizer of the digit world's text backbone: known words are single entries, anything else falls to bytes.
 
-    python -m mmunify.data.digit_world.tokenizer FOLDER
+python -m mmunify.data.digit_world.tokenizer FOLDER
 """
 
 import re

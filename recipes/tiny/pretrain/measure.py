@@ -1,6 +1,6 @@
 """How good a pretrained tiny part is, on handwriting that it never saw. Prints JSON.
 
-    python recipes/tiny/pretrain/measure.py tower|backbone|pixel_decoder BUNDLE
+python recipes/tiny/pretrain/measure.py tower|backbone|pixel_decoder BUNDLE
 """
 
 import json
