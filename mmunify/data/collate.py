@@ -10,15 +10,26 @@ from mmunify.errors import DataError
 from mmunify.types import Attention, Batch, MediaBatch, OutputBatch
 
 
-def collate(examples: Sequence[Example], pad_id: int = 0) -> Batch:
+PAD_TO = 32
+"""Rows are padded to a multiple of this. Kernels are made per shape: with few shapes they are made once and kept,
+with a new one each step they cost time, and on CPUs in bfloat16 about 25 MB of memory per step."""
+
+
+def collate(examples: Sequence[Example], pad_id: int = 0, pad_to: int = PAD_TO) -> Batch:
     """One row per example; a row's document is the row.
+
+    Args:
+        examples: at least one.
+        pad_id: id at padding positions.
+        pad_to: the rows' length is a multiple of it.
 
     Raises:
         DataError: no example at all.
     """
     if not examples:
         raise DataError("an empty list of examples can't be collated; the data set or the filter left nothing")
-    length = max(len(example.input_ids) for example in examples)
+    longest = max(len(example.input_ids) for example in examples)
+    length = -(-longest // pad_to) * pad_to
     lengths = torch.tensor([len(example.input_ids) for example in examples])
     valid = torch.arange(length)[None, :] < lengths[:, None]
     documents = torch.arange(len(examples))[:, None].expand(-1, length)

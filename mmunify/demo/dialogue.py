@@ -19,6 +19,9 @@ from mmunify.types import Box, Reply
 SEED = 7
 """Of the scene and of the picture that is asked for; fixed beforehand, not chosen by how well a model answers."""
 
+MAX_NEW_TOKENS = 48
+"""Of one reply: twice what a right one needs; five of them and two pictures fit into the recipe's longest sequence."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -84,7 +87,7 @@ def hold_dialogue(assistant: Assistant, scene: Scene, folder: Path) -> list[Exch
     exchanges = []
     for step in plan_dialogue(scene):
         shown = draw_scene(scene) if not exchanges else None
-        reply = assistant.reply(step.prompt, image=shown, out=folder)
+        reply = assistant.reply(step.prompt, image=shown, max_new_tokens=MAX_NEW_TOKENS, out=folder)
         exchanges.append(
             Exchange(
                 title=step.title,

@@ -1,14 +1,12 @@
 """The demo's conversation with a stand-in for the assistant."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from mmunify.data.digit_world.edits import remove_digit
 from mmunify.data.digit_world.scene import digit_mask, draw_scene
-from mmunify.demo import dialogue
 from mmunify.demo.dialogue import hold_dialogue, make_scene, plan_dialogue
+from mmunify.infer.assistant import Assistant
 from mmunify.types import Artifact, Region, Reply, TaskCall
 
 SCENE = make_scene()
@@ -27,7 +25,7 @@ def reply(data=None, **fields):
 
 def test_the_scene_is_the_same_every_time_and_has_three_digits():
     assert make_scene() == SCENE
-    assert len(SCENE.digits) == 3
+    assert len(SCENE.digits) == len({digit.color for digit in SCENE.digits}) == 3
 
 
 def test_the_dialogue_asks_for_what_the_demo_promises():
@@ -65,13 +63,16 @@ def test_pictures_are_read():
 def test_the_scene_is_shown_once_and_every_turn_is_judged(tmp_path):
     heard = []
 
-    def answer(prompt, image=None, out=None):
-        heard.append((prompt, image is not None, out))
-        return reply(text="3")
+    class Scripted(Assistant):
+        def __init__(self):
+            self.saved = [tmp_path / "a.png"]
 
-    exchanges = hold_dialogue(SimpleNamespace(reply=answer, saved=[tmp_path / "a.png"]), SCENE, tmp_path)
+        def reply(self, prompt, image=None, max_new_tokens=0, out=None):
+            heard.append((prompt, image is not None, out))
+            return reply(text="3")
+
+    exchanges = hold_dialogue(Scripted(), SCENE, tmp_path)
     assert [shown for _, shown, _ in heard] == [True, False, False, False, False]
     assert [exchange.prompt for exchange in exchanges] == [step.prompt for step in STEPS.values()]
     assert exchanges[0].verdict == "right: the answer is 3"
     assert exchanges[0].files == (tmp_path / "a.png",)
-    assert dialogue.SEED == 7
