@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmunify.errors import PlacementError
 from mmunify.experts.low_rank._context import TokenContext, use_tokens
 from mmunify.experts.low_rank._routing import collect_aux
+from mmunify.layers.modes import set_modes
 from mmunify.parts import Adapter, Backbone, Context, Detokenizer, Draw, Encoder, Head, Tuner
 from mmunify.tokens import TokenRegistry
 from mmunify.types import (
@@ -216,12 +217,19 @@ class UnifiedModel(nn.Module):
                 if side == "encoders"
                 else self._from_head(source, batch, heads)
             )
-            if pair is not None:
-                target, condition, document = pair
-                keys = [batch.keys[i] for i in document.tolist()]
-                draw = Draw(seed=batch.seed, step=batch.step, keys=keys, part=name)
-                made[name] = detokenizer.loss(target, condition, draw)  # type: ignore[operator]
+            target, condition, document = pair or self._no_items(side, source, batch)
+            keys = [batch.keys[i] for i in document.tolist()]
+            draw = Draw(seed=batch.seed, step=batch.step, keys=keys, part=name)
+            made[name] = detokenizer.loss(target, condition, draw)  # type: ignore[operator]
         return made
+
+    def _no_items(self, side: str, source: str, batch: Batch) -> tuple[Tensor, Condition, Tensor]:
+        """Zero items of the right shape, so that a learning de-tokenizer takes part in a step without pictures."""
+        encoder = self.encoders[source if side == "encoders" else str(self.heads[source].target)]
+        preprocess: Preprocess = encoder.preprocess  # type: ignore[assignment]
+        device = batch.input_ids.device
+        states = torch.zeros(0, encoder.layout(None).num_slots, encoder.out_dim, device=device)  # type: ignore[operator]
+        return torch.zeros(0, 3, *preprocess.size, device=device), Condition(states=states), batch.task[:0]
 
     def _from_encoder(
         self, node: str, batch: Batch, features: Mapping[str, Features]
@@ -255,13 +263,10 @@ class UnifiedModel(nn.Module):
         return StepReport(losses=losses, counts=counts, weights=weights, aux=aux, outputs=dict(outputs))
 
     def train(self, mode: bool = True) -> "UnifiedModel":
-        """Train mode for modules that learn; wholly frozen ones keep still (their dropout and batch statistics too)."""
+        """Train mode for modules that learn; frozen ones keep still (their dropout and batch statistics too)."""
         super().train(mode)
         if mode:
-            for module in self.modules():
-                parameters = list(module.parameters())
-                if parameters and not any(parameter.requires_grad for parameter in parameters):
-                    module.eval()
+            set_modes(self)
         return self
 
 

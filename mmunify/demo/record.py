@@ -92,6 +92,7 @@ One conversation about one test scene ({caption(record.scene)}):
 ## Files
 
 {_list_files(folder)}
+- `run/`: the training run; `run/{record.recipe.stages[-1].name}` is the bundle, for `mmunify run` and `mmunify eval`
 """
 
 
@@ -102,7 +103,6 @@ def _describe(exchange: Exchange) -> str:
 
 
 def _list_files(folder: Path) -> str:
-    """Files in the folder and in `artifacts`; the run stands for all that is in it."""
+    """Files in the folder and in `artifacts`."""
     found = {path.relative_to(folder) for path in [*folder.glob("*.*"), *folder.glob("artifacts/*")]}
-    lines = [f"- `{path}`" for path in sorted({*found, Path("report.md")})]
-    return "\n".join([*lines, "- `run/`: the training run; `run/mix` or its last stage is the bundle"])
+    return "\n".join(f"- `{path}`" for path in sorted({*found, Path("report.md")}))

@@ -73,12 +73,18 @@ def _train(start: Bundle, folder: Path, seconds: float, progress: bool) -> Bundl
 
 
 def time_step(bundle: Bundle) -> float:
-    """Seconds that one training step of the recipe's longest stage takes on this machine."""
+    """Seconds that one training step of the recipe's longest stage takes on this machine.
+
+    Args:
+        bundle: its model is left as the stage would have it: what learns there learns, the rest is frozen.
+    """
     import torch
 
+    from mmunify.train.learns import apply_learns
     from mmunify.train.loader import stage_samples
 
     stage = max(bundle.recipe.stages, key=lambda each: each.steps)
+    apply_learns(bundle.model, stage.learns)
     samples, processor = stage_samples(stage, [0]), bundle.processor()
     batch = processor([samples[index] for index in range(stage.batch_size)])
     mixed = str(bundle.recipe.trainer.get("precision", "32")).startswith("bf16")

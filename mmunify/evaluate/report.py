@@ -11,6 +11,9 @@ from mmunify.evaluate.statistics import Measure
 COLUMNS = {"": "model", "_blank": "blanked image", "_truth": "true calls", "_random": "random calls"}
 """Ending of a metric's name -> what stands over its column."""
 
+LEAST_WIDTH = 116
+"""Of the printed table, in characters: narrower consoles wrap its lines, they don't cut the numbers off."""
+
 
 def as_json(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
     """`{protocol: {metric: {value, n, low, high}}}`."""
@@ -56,10 +59,13 @@ def print_table(results: Results, console: Any = None) -> None:
         results: of `evaluate`.
         console: a `rich.console.Console`; None = the standard output.
     """
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Evaluation: value [95 % interval]", title_justify="left")
+    console = console or Console()
+    console = console if console.width >= LEAST_WIDTH else Console(width=LEAST_WIDTH, file=console.file)
+    table = Table(title="Evaluation: value [95 % interval]", title_justify="left", box=box.SIMPLE, padding=(0, 1))
     for title in ("protocol", "metric", "n", *COLUMNS.values()):
         table.add_column(title, justify="left" if title in ("protocol", "metric") else "right", no_wrap=True)
     last = ""
@@ -68,7 +74,7 @@ def print_table(results: Results, console: Any = None) -> None:
             table.add_section()
         table.add_row("" if protocol == last else protocol, *cells)
         last = protocol
-    (console or Console()).print(table)
+    console.print(table)
 
 
 def markdown_table(results: Results, before: Results | None = None) -> str:

@@ -15,6 +15,9 @@ PICTURE = 256
 
 MARGIN = 18
 LINE = 19
+THICK = 2
+"""Of outlines, in pixels of the enlarged picture."""
+
 TEXT_SIZE = 14
 PAPER, INK, FAINT, TINT = (252, 252, 250), (25, 25, 30), (120, 120, 125), (235, 30, 120)
 
@@ -133,6 +136,8 @@ def outline_boxes(
     for x0, y0, x1, y1 in boxes:
         left, top = (min(int(edge * side), side - 1) for edge, side in ((x0, width), (y0, height)))
         right, bottom = (min(max(int(edge * side) - 1, 0), side - 1) for edge, side in ((x1, width), (y1, height)))
-        large[top : bottom + 1, [left, right]] = color
-        large[[top, bottom], left : right + 1] = color
+        framed = np.zeros((height, width), dtype=bool)
+        framed[top : bottom + 1, left : right + 1] = True
+        framed[top + THICK : bottom + 1 - THICK, left + THICK : right + 1 - THICK] = False
+        large[framed] = color
     return large

@@ -13,6 +13,10 @@ from mmunify.registry import HEADS
 from mmunify.types import Batch, Features, HeadOutput, Hidden, SlotSpec
 
 
+PAD_TO = 128
+"""The supervised positions are padded to a multiple of this."""
+
+
 @HEADS.register("text")
 class TextHead(Head):
     """Words, task tokens and grounding tokens: all are rows of the vocabulary.
@@ -45,7 +49,7 @@ class TextHead(Head):
         if hidden is None or unembed is None:
             raise TypeError("the text head needs a backbone; this model has none")
         supervised = batch.labels[:, 1:] != -100
-        states, targets = hidden.last[:, :-1][supervised], batch.labels[:, 1:][supervised]
+        states, targets = _to_few_lengths(hidden.last[:, :-1][supervised], batch.labels[:, 1:][supervised])
         loss, correct = states.sum() * 0.0, targets.new_zeros(())
         pieces = zip(states.split(self.chunk), targets.split(self.chunk), strict=True) if len(targets) else ()
         for some_states, some_targets in pieces:
@@ -65,5 +69,13 @@ class TextHead(Head):
         self, states: Float[Tensor, "n D"], targets: Int[Tensor, "n"], unembed: Unembed
     ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
         logits = unembed(states).float()
-        loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=self.label_smoothing)
+        loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=self.label_smoothing, ignore_index=-100)
         return loss, (logits.argmax(-1) == targets).sum()
+
+
+def _to_few_lengths(
+    states: Float[Tensor, "n D"], targets: Int[Tensor, "n"]
+) -> tuple[Float[Tensor, "m D"], Int[Tensor, "m"]]:
+    """Pad with ignored rows to a multiple of `PAD_TO`: kernels are made per shape, and n changes with every batch."""
+    missing = -len(targets) % PAD_TO
+    return F.pad(states, (0, 0, 0, missing)), F.pad(targets, (0, missing), value=-100)

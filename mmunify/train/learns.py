@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmunify.errors import RecipeError
 from mmunify.faults import Fault
+from mmunify.layers.modes import set_modes
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _NODES = ("encoders", "adapters", "heads", "detokenizers")
@@ -128,23 +129,6 @@ def learned_names(model: nn.Module) -> frozenset[str]:
         if module.training:
             found |= {clean_name(name) for name, _ in module.named_buffers(prefix=path, recurse=False)}
     return frozenset(found)
-
-
-def set_modes(module: nn.Module, mode: bool = True) -> None:
-    """Training mode where most parameters of a module learn, eval mode elsewhere; without parameters, as its parent.
-
-    So the dropout and the normalisation of a frozen tower stay still, also when low-rank experts learn inside it,
-    and those of the experts themselves are active. The root is left in training mode.
-
-    Args:
-        mode: what a module without parameters gets.
-    """
-    module.training = mode
-    for child in module.children():
-        parameters = list(child.parameters())
-        trained = sum(p.numel() for p in parameters if p.requires_grad)
-        total = sum(p.numel() for p in parameters)
-        set_modes(child, 2 * trained >= total if parameters else mode)
 
 
 def _any_matches(names: Sequence[str], pattern: str) -> bool:

@@ -13,8 +13,8 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
 from mmunify.errors import TrainingError
+from mmunify.layers.modes import set_modes
 from mmunify.recipe import Stage
-from mmunify.train.learns import set_modes
 from mmunify.train.loader import Window, WindowLoader
 from mmunify.train.optim import build_adamw, parameter_groups, rate_factor, set_rates
 from mmunify.types import Batch, StepReport
