@@ -30,6 +30,8 @@ class PatchLabelHead(Head):
         features: encoder node whose tokens are supervised.
         box_weight: of the boxes' loss.
         beta: where the boxes' smooth L1 turns from quadratic to linear, in 0..1 of the picture.
+        num_bins: when above 0, every coordinate is also classified into the bins 0, 1/num_bins, ..., 1. A backbone
+            writes coordinates as one token per bin: a tower that only regresses them makes that slow to learn.
     """
 
     needs_backbone = False
@@ -42,10 +44,13 @@ class PatchLabelHead(Head):
         features: str = "image",
         box_weight: float = 5.0,
         beta: float = 0.05,
+        num_bins: int = 0,
     ) -> None:
         super().__init__()
         self.features, self.box_weight, self.beta = features, box_weight, beta
+        self.num_bins = num_bins
         self.sizes = {"objectness": 1, "class": num_classes, "color": num_colors, "box": 4}
+        self.sizes |= {"bins": 4 * (num_bins + 1)} if num_bins else {}
         self.readout = nn.Linear(target_dim, sum(self.sizes.values()))
 
     @property
@@ -75,8 +80,16 @@ class PatchLabelHead(Head):
             "color": self._labels("color", said["color"][inside], target[..., 2][inside]),
             "box": self.box_weight * losses.smooth_l1(said["box"][inside], target[..., 3:][inside], self.beta),
         }
+        if self.num_bins:
+            sums["bins"] = self._bins(said["bins"][inside], target[..., 3:][inside])
         counts = {name: count if name != "objectness" else count.new_tensor(inside.numel()) for name in sums}
         return HeadOutput(losses=sums, counts=counts, predictions=predictions)
+
+    def _bins(self, logits: Float[Tensor, "n bins"], boxes: Float[Tensor, "n 4"]) -> Float[Tensor, ""]:
+        """Cross-entropy of a box's coordinates, their mean summed over the boxes."""
+        wanted = (boxes * self.num_bins).round().long().clamp(0, self.num_bins)
+        each = logits.unflatten(-1, (4, self.num_bins + 1)).flatten(0, 1)
+        return F.cross_entropy(each, wanted.flatten(), reduction="sum") / 4
 
     def _tokens(self, features: Mapping[str, Features], outputs: OutputBatch | None) -> Float[Tensor, "K N E"]:
         """The tower's tokens, one item per output."""

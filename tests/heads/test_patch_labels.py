@@ -127,3 +127,17 @@ def test_targets_of_another_grid(head, target):
 def test_an_encoder_node_that_is_not_there(head, target):
     with pytest.raises(DataError, match=r"reads encoder node 'image'; the batch has \['video'\]"):
         head(None, make_batch(make_outputs(target)), {"video": Features(tokens=torch.zeros(2, 3, 8))}, None)
+
+
+def test_coordinates_are_classified_into_bins(target):
+    torch.manual_seed(0)
+    head = PatchLabelHead(target_dim=8, num_classes=4, num_colors=3, num_bins=10)
+    head.node = "patches"
+    tokens = torch.randn(2, 3, 8)
+    out = run(head, tokens, make_outputs(target))
+    inside = target[..., 0] > 0
+    logits = head.readout(tokens)[inside][:, -44:].reshape(3, 4, 11)
+    wanted = (target[inside][:, 3:] * 10).round().long()
+    by_hand = sum(F.cross_entropy(logits[:, k], wanted[:, k], reduction="sum") for k in range(4)) / 4
+    torch.testing.assert_close(out.losses["bins"], by_hand)
+    assert int(out.counts["bins"]) == 3
