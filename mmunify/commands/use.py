@@ -65,7 +65,7 @@ def evaluate(
 ) -> None:
     """Measure a trained model on unseen data.
 
-    Example: mmunify eval runs/unifiedmllm grounding --json scores.json
+    Example: mmunify eval runs/unifiedmllm refer --json scores.json
     """
     from mmunify.checkpoint import load_bundle
     from mmunify.evaluate.report import print_table, save_json

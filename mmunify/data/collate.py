@@ -9,7 +9,6 @@ from mmunify.data.encode import IGNORED, Example, MediaItem, OutputItem
 from mmunify.errors import DataError
 from mmunify.types import Attention, Batch, MediaBatch, OutputBatch
 
-
 PAD_TO = 32
 """Rows are padded to a multiple of this. Kernels are made per shape: with few shapes they are made once and kept,
 with a new one each step they cost time, and on CPUs in bfloat16 about 25 MB of memory per step."""

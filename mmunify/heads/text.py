@@ -12,7 +12,6 @@ from mmunify.parts import Head, Unembed
 from mmunify.registry import HEADS
 from mmunify.types import Batch, Features, HeadOutput, Hidden, SlotSpec
 
-
 PAD_TO = 128
 """The supervised positions are padded to a multiple of this."""
 
@@ -69,7 +68,9 @@ class TextHead(Head):
         self, states: Float[Tensor, "n D"], targets: Int[Tensor, "n"], unembed: Unembed
     ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
         logits = unembed(states).float()
-        loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=self.label_smoothing, ignore_index=-100)
+        loss = F.cross_entropy(
+            logits, targets, reduction="sum", label_smoothing=self.label_smoothing, ignore_index=-100
+        )
         return loss, (logits.argmax(-1) == targets).sum()
 
 
