@@ -108,7 +108,7 @@ def test_cached_features_give_the_same_losses(model, processor, make_sample):
 def test_a_learning_detokenizer_takes_part_in_a_step_without_pictures(nodes, make_sample):
     from mmunify.data.processor import Processor
 
-    decoder = {"name": "pixel_decoder", "from": "encoders.image", "size": 32, "grid": 4, "dim": 8, "depth": 1}
+    decoder = {"name": "pixel_decoder", "from": "encoders.image", "size": 32, "grid": 4, "dim": 16, "depth": 1}
     model = compose(**{**nodes, "detokenizers": {"image": decoder}}).train()
     processor = Processor(model.spec(), model.backbone.tokenizer, model.tokens)
     with_picture = model(processor([make_sample("a", 1)]))

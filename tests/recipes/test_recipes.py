@@ -43,7 +43,7 @@ def test_a_saved_recipe_is_the_same_recipe(name, tmp_path):
     [
         *(f"model.adapters.image.name={name}" for name in ("linear", "mlp", "qformer", "perceiver")),
         *(f"model.heads.image.name={name}" for name in ("task_tokens", "queries")),
-        "model.tuners.0.name=lora",
+        "stages.mix.model.tuners.0.name=lora",
     ],
 )
 def test_swaps_of_the_main_recipe_have_no_faults(override):
