@@ -20,6 +20,7 @@ def train(
     Example: mmunify train tiny/unifiedmllm model.adapters.image.name=qformer
     """
     from mmunify.recipe import load_recipe
+    from mmunify.train.folder import main_process
     from mmunify.train.stages import train as run_stages
 
     loaded = load_recipe(recipe, overrides or [])
@@ -27,4 +28,5 @@ def train(
     for remark in loaded.remarks():
         typer.echo(f"note: {remark}")
     run_stages(loaded, out=out, resume=resume)
-    typer.echo(f"done; measure it with: mmunify eval {out or loaded.out or Path('runs') / loaded.name}")
+    if main_process():
+        typer.echo(f"done; measure it with: mmunify eval {out or loaded.out or Path('runs') / loaded.name}")
