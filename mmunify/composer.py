@@ -121,11 +121,20 @@ class _Joiner:
         for name, node in nodes.items():
             first = node[0] if isinstance(node, Sequence) else node
             source = self._source("adapters", name, first, encoders, default=name)
+            self._refuse_second_reader(name, source)
             self._wire("adapters", name, first, default=f"encoders.{name}")
             dims = {"in_dim": encoders[source].out_dim, "out_dim": backbone.dim if backbone is not None else None}
             made[name] = self._adapter(f"adapters.{name}", node, dims)
             made[name].node = name
         return made
+
+    def _refuse_second_reader(self, name: str, source: str) -> None:
+        """An encoder's slots are filled by one adapter node; several adapters are a list under that node."""
+        readers = [path for path, wiring in self.wiring.items() if wiring.source == f"encoders.{source}"]
+        others = [path for path in readers if path.startswith("adapters.")]
+        if others:
+            message = f"encoders.{source} is read by {others[0]} already; put both into one list under that node"
+            raise RecipeError([Fault(f"model.adapters.{name}", message)])
 
     def _adapter(self, path: str, node: Any, dims: Mapping[str, Any]) -> Adapter:
         if isinstance(node, Sequence):

@@ -134,18 +134,14 @@ class UnifiedModel(nn.Module):
         assert self.backbone is not None
         embeds = self.backbone.embed(batch.input_ids)
         untouched = embeds.new_zeros(())
-        media_slots: dict[str, list[Embeds]] = {}
         for node, adapter in self.adapters.items():
             source = self.wiring[f"adapters.{node}"].source.removeprefix("encoders.")
             if source in features:
                 made = adapter(features[source], self._context(source, batch.media[source], batch, features))
-                media_slots.setdefault(source, []).append(made)
+                slots = batch.media[source].slots
+                embeds = place(embeds, slots, made, f"encoders.{source}", batch) if slots is not None else embeds
             elif self.training and _learns(adapter):
                 untouched = untouched + adapter(self._blank(source, embeds), Context()).tokens.sum() * 0
-        for source, parts in media_slots.items():
-            slots = batch.media[source].slots
-            if slots is not None:
-                embeds = place(embeds, slots, parts[0], f"encoders.{source}", batch)
         for node, head in self.heads.items():
             embeds, extra = self._embed_outputs(node, head, embeds, batch)  # type: ignore[arg-type]
             untouched = untouched + extra

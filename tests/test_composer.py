@@ -79,6 +79,7 @@ def test_encoders_under_several_names_read_their_own_kind(nodes, make_sample):
         ({"adapters": {"image": {"name": "mlp", "from": "imagge"}}}, r"adapters.image.from: no node named 'imagge'"),
         ({"adapters": {"image": {"name": "mpl"}}}, r"did you mean 'mlp'"),
         ({"detokenizers": {"image": {"name": "pixel_decoder", "from": "heads.pic"}}}, r"'heads.pic'"),
+        ({"adapters": {"image": {"name": "mlp"}, "b": {"name": "mlp", "from": "image"}}}, r"one list under that node"),
         ({"encoders": {"image": {"share": "nothing"}}}, r"encoders.image.share: no node named 'nothing'"),
         ({"tuners": [{"name": "lora", "match": "*.mlp.*_proj", "on": "backbones"}]}, r"no module named 'backbones'"),
     ],

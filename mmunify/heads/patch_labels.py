@@ -31,7 +31,7 @@ class PatchLabelHead(Head):
         box_weight: of the boxes' loss.
         beta: where the boxes' smooth L1 turns from quadratic to linear, in 0..1 of the picture.
         num_bins: when above 0, every coordinate is also classified into the bins 0, 1/num_bins, ..., 1. A backbone
-            writes coordinates as one token per bin: a tower that only regresses them makes that slow to learn.
+            writes coordinates as one token per bin, and reads them more easily from features made for that.
     """
 
     needs_backbone = False
