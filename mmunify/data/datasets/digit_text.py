@@ -15,9 +15,8 @@ def _show_text(scene: Scene) -> Text:
 class DigitText:
     """The conversations of `digit_world`, sample by sample, with every picture told in words.
 
-    A picture becomes "scene:" and, for each cell of an 8 x 8 board that belongs to a digit, the cell's square and its
-    word, in raster order: "c4 red7 d4 red7 ...". Requests for pictures are written as calls. Boxes are finer than the
-    board, so their last decimals cannot be learned from it.
+    A picture becomes "scene:" and, for every digit, where its box begins, ends and has its middle, in parts of 1 / 64,
+    each fact beside the digit's name: "red 7 left12 blue 1 top20 ...". Requests for pictures are written as calls.
 
     Args:
         split: "train" or "test" handwriting.

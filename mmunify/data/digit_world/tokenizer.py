@@ -13,15 +13,18 @@ from mmunify.tokens import DIGIT_TASKS, TokenRegistry
 
 SPECIALS = ("<pad>", "<s>", "</s>")
 CHAT_WORDS = ("USER", "ASSISTANT")
-PIECES = r" ?scene:|\d\.\d{3}| ?[A-Za-z]+\d?| ?\d+(?!\.\d{3})| ?[^\sA-Za-z\d]|\s"
-"""How text falls into pieces: a word or a number with the blank before it, a mark, or white space."""
+PIECES = r" ?scene:|\d\.\d{3}[,\]]?| ?\d\[| ?[A-Za-z]+\d*| ?\d+(?!\.\d{3})| ?[^\sA-Za-z\d]|\s"
+"""How text falls into pieces: a word or a number with the blank before it, a mark, or white space.
+
+What a coordinate is looked up by ends in the piece before it ("7[", "0.125,"), so that one step of attention finds it.
+"""
 
 
 def build_tokenizer() -> Any:
     """A byte-level BPE tokenizer without merges: a piece is one entry if it is known, else bytes.
 
-    Coordinates ("0.125") and the words of the text grid ("red7") are single entries; task and grounding strings are
-    added tokens. Media strings are left out: a model adds them as new rows.
+    Coordinates ("0.125") and the places of scenes in words ("left12") are single entries; task and grounding strings
+    are added tokens. Media strings are left out: a model adds them as new rows.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -46,11 +49,12 @@ def _known_pieces() -> Iterator[str]:
     blank = "Ġ"
     for word in (*vocabulary(), *CHAT_WORDS):
         if re.fullmatch(r"\d\.\d{3}", word):
-            yield word  # coordinates follow a bracket or a comma
-        elif re.fullmatch(r"[a-z]+\d", word):
-            yield blank + word  # words of the text grid follow each other
+            yield from (word, f"{word},", f"{word}]")  # coordinates follow a bracket or a comma
+        elif re.fullmatch(r"[a-z]+\d+", word):
+            yield blank + word  # places follow a name
         else:
             yield from (word, blank + word)
+    yield from (f"{blank}{digit}[" for digit in range(10))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,18 @@ from mmunify.data.digit_world import phrases
 from mmunify.data.digit_world.scene import COLORS, MAX_DIGITS, Digit, Scene
 
 CELLS = 8
-"""Rows and columns of the grid in which scenes are given as text and labelled for the vision tower."""
+"""Rows and columns of the grid in which scenes are labelled for the vision tower."""
 
 GRID = 64
 """Boxes of 64-pixel scenes are multiples of 1 / GRID."""
 
+PLACES = ("left", "top", "right", "bottom", "x", "y")
+"""What scenes in words say of a digit's place: the edges of its box and its middle."""
+
 LOWER_CASE_RATE = 0.2
 """How often a user writes without a capital and a final mark."""
 
-WORD = re.compile(r"\d\.\d{3}|scene:|[A-Za-z]+\d?|\d+|[^\sA-Za-z\d]")
+WORD = re.compile(r"\d\.\d{3}|scene:|[A-Za-z]+\d*|\d+|[^\sA-Za-z\d]")
 """One entry of the vocabulary in a running text (task and grounding tokens apart)."""
 
 
@@ -63,11 +66,6 @@ def ask(rng: np.random.Generator, options: Sequence[str], **fill: object) -> str
     return text[0].lower() + text[1:].rstrip(".?") if rng.random() < LOWER_CASE_RATE else text
 
 
-def cell_word(digit: Digit) -> str:
-    """The word of a grid cell that belongs to a digit: "red7"."""
-    return f"{digit.color}{digit.digit}"
-
-
 def cell_owners(scene: Scene) -> np.ndarray:
     """Which digit each cell of the grid belongs to: int [CELLS CELLS], -1 for none.
 
@@ -86,21 +84,23 @@ def cell_owners(scene: Scene) -> np.ndarray:
     return owners
 
 
-def square(row: int, column: int) -> str:
-    """The name of a cell as on a chess board, rows from the top: "c4"."""
-    return f"{'abcdefgh'[column]}{row + 1}"
+def place_words(digit: Digit, size: int) -> list[str]:
+    """Where a digit is, in parts of 1 / GRID: the edges of its box and its middle ("left12", "top20", ...)."""
+    x0, y0, x1, y1 = (round(GRID * edge) for edge in digit.norm_box(size))
+    places = (x0, y0, x1, y1, (x0 + x1) // 2, (y0 + y1) // 2)
+    return [f"{name}{place}" for name, place in zip(PLACES, places, strict=True)]
 
 
 def scene_text(scene: Scene) -> str:
-    """A scene in words: "scene:", then for each cell that belongs to a digit its square and its word: "c4 red7".
+    """A scene in words: "scene:", then for each digit six facts about its place, each beside its name, in mixed order.
 
-    The square stands beside the word because a text model has no other way to know where a cell is: what it learns to
-    read from that pair, it can later read from a single patch embedding.
+    "scene: red 7 top20 blue 1 left40 red 7 left12 ...". Every fact carries its owner, because that is how a patch of a
+    picture tells it: what a text model learns to read from such a pair, it can read from a single patch embedding. The
+    order is drawn from the scene itself, so that a scene always reads the same.
     """
-    owners = cell_owners(scene)
-    places = [(row, column) for row, column in np.argwhere(owners >= 0).tolist()]
-    cells = [f"{square(row, column)} {cell_word(scene.digits[owners[row, column]])}" for row, column in places]
-    return " ".join([phrases.SCENE, *cells])
+    facts = [f"{name_of(digit)} {place}" for digit in scene.digits for place in place_words(digit, scene.size)]
+    order = np.random.default_rng([number for digit in scene.digits for number in digit.box]).permutation(len(facts))
+    return " ".join([phrases.SCENE, *(facts[index] for index in order)])
 
 
 def vocabulary() -> list[str]:
@@ -111,8 +111,7 @@ def vocabulary() -> list[str]:
     running = " ".join([*phrases.all_phrases(), "a an the digit and yes no"])
     words = set(WORD.findall(re.sub(r"{\w+}", " ", running)))
     words |= {word.lower() for word in words} | set(COLORS) | {phrases.SCENE, *",.:?[]"}
-    words |= {f"{color}{digit}" for color in COLORS for digit in range(10)}
-    words |= {square(row, column) for row in range(CELLS) for column in range(CELLS)}
+    words |= {f"{name}{place}" for name in PLACES for place in range(GRID + 1)}
     words |= {str(number) for number in range(9 * MAX_DIGITS + 1)}
     words |= {f"{round(1000 * k / GRID) / 1000:.3f}" for k in range(GRID + 1)}
     return sorted(words)

@@ -45,7 +45,7 @@ def measure_tower(bundle: Bundle) -> dict:
 
 
 def measure_backbone(bundle: Bundle) -> dict:
-    """The protocols of the digit world, with every picture told as a text grid."""
+    """The protocols of the digit world, with every picture told in words."""
     data = {"name": "digit_text", "split": "test", "seed": 1000}
     bench = make_bench(bundle, data, batch_size=50, max_new_tokens=96, seed=0, report=lambda task, total: None)
     results = run_protocols(bench, ["caption", "question", "refer", "routing", "parse"], NUM_SAMPLES // 5)

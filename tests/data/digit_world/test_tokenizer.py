@@ -16,7 +16,9 @@ def ids(text):
     return TOKENIZER(text, add_special_tokens=False).input_ids
 
 
-@pytest.mark.parametrize("word", [" red", " red7", "0.125", "<segment>", "</box>", "</s>", "[", ","])
+@pytest.mark.parametrize(
+    "word", [" red", " left12", " 7[", "0.125", "0.125,", "0.125]", "<segment>", "</box>", "</s>", "[", ","]
+)
 def test_known_pieces_are_single_entries(word):
     assert len(ids(word)) == 1
 
@@ -35,6 +37,11 @@ def test_conversations_take_one_entry_per_word():
             assert TOKENIZER.decode(ids(text)) == text
 
 
+def test_the_piece_before_a_coordinate_says_what_it_is_looked_up_by():
+    pieces = [TOKENIZER.decode([i]) for i in ids("<box>red 7[0.125,0.250,0.375,0.500]</box>")]
+    assert pieces == ["<box>", "red", " 7[", "0.125,", "0.250,", "0.375,", "0.500]", "</box>"]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_survives(text):
@@ -46,6 +53,6 @@ def test_saved_and_loaded_by_transformers(tmp_path):
 
     TOKENIZER.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    text = "USER: scene: . red7 ASSISTANT: <box>red 7[0.125,0.250,0.375,0.500]</box></s>"
+    text = "USER: scene: red 7 left12 ASSISTANT: <box>red 7[0.125,0.250,0.375,0.500]</box></s>"
     assert loaded(text, add_special_tokens=False).input_ids == ids(text)
     assert (loaded.bos_token, loaded.eos_token, loaded.pad_token) == ("<s>", "</s>", "<pad>")

@@ -59,13 +59,21 @@ def test_every_digit_of_a_drawn_scene_has_a_cell() -> None:
         assert set(words.cell_owners(scene).ravel()) == {-1, *range(len(scene.digits))}
 
 
-def test_scene_text_names_square_and_digit_of_every_cell_that_belongs_to_one() -> None:
-    first, *told = words.scene_text(SCENE).split()
-    squares, cells = told[::2], told[1::2]
-    assert first == "scene:" and len(cells) == int((words.cell_owners(SCENE) >= 0).sum())
-    assert dict(zip(squares, cells, strict=True))["d5"] == "blue1" and words.square(5, 1) == "b6"
-    assert {"red7", "orange3", "blue1"} == set(cells)
-    assert squares == sorted(squares, key=lambda name: (name[1], name[0]))
+def test_scene_text_tells_every_place_of_every_digit_beside_its_name() -> None:
+    told = words.scene_text(SCENE)
+    facts = re.findall(r"([a-z]+ \d) ([a-z]+)(\d+)", told)
+    assert told.startswith("scene: ") and len(facts) == 6 * len(SCENE.digits)
+    red = {name: int(place) for owner, name, place in facts if owner == "red 7"}
+    assert red == {"left": 4, "top": 36, "right": 20, "bottom": 60, "x": 12, "y": 48}
+
+
+def test_scene_text_mixes_the_facts_and_stays_the_same_for_a_scene() -> None:
+    told = words.scene_text(SCENE)
+    owners = re.findall(r"[a-z]+ \d(?= )", told)
+    assert told == words.scene_text(SCENE)
+    assert owners != sorted(owners, key=owners.index)
+    order = re.findall(r"(left|top|right|bottom|x|y)\d", told)
+    assert order[:6] != order[6:12]
 
 
 def test_users_vary_phrase_and_case() -> None:
@@ -82,9 +90,7 @@ def test_the_vocabulary_covers_everything_that_is_said() -> None:
     assert used - known == set()
 
 
-@pytest.mark.parametrize(
-    "word", ["red7", "orange0", "scene:", ".", "[", "36", "0", "0.016", "0.312", "1.000", "Remove"]
-)
+@pytest.mark.parametrize("word", ["left12", "y64", "scene:", ".", "[", "36", "0", "0.016", "0.312", "1.000", "Remove"])
 def test_the_vocabulary_holds(word: str) -> None:
     assert word in words.vocabulary()
 
@@ -93,4 +99,5 @@ def test_the_vocabulary_is_small_and_sorted() -> None:
     entries = words.vocabulary()
     assert entries == sorted(set(entries))
     assert len([entry for entry in entries if re.fullmatch(r"\d\.\d{3}", entry)]) == 65
-    assert len(entries) < 400
+    assert len([entry for entry in entries if re.fullmatch(r"[a-z]+\d+", entry)]) == 6 * 65
+    assert len(entries) < 650
