@@ -17,6 +17,7 @@ from mmunify.model import UnifiedModel
 from mmunify.recipe import Recipe, Stage
 from mmunify.train.callbacks import CheckpointCallback, ProgressCallback, SpeedCallback, quiet
 from mmunify.train.folder import RunFolder, main_process
+from mmunify.train.gates import GateCallback
 from mmunify.train.handover import hand_over
 from mmunify.train.learns import PartCount, apply_learns, learned_names
 from mmunify.train.loader import WindowLoader, stage_samples
@@ -119,7 +120,9 @@ class _Run:
     def _fit(self, stage: Stage, module: StageModule, proof: ProofCallback, resume: bool) -> None:
         checkpoint = self.folder.checkpoint(stage.name)
         bar = [ProgressCallback(stage.name, stage.steps)] if self.progress else []
-        callbacks = [SpeedCallback(), proof, *bar, *self.callbacks, CheckpointCallback(checkpoint, self.save_every)]
+        saving = CheckpointCallback(checkpoint, self.save_every)
+        gates = GateCallback(self.folder.path, stage.name)
+        callbacks = [SpeedCallback(), proof, gates, *bar, *self.callbacks, saving]
         options = {**self.recipe.trainer, **({"precision": stage.precision} if stage.precision else {})}
         with quiet():
             trainer = make_trainer(

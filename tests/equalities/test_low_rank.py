@@ -21,21 +21,32 @@ GATES = {
     "sigmoid": {"gate": "sigmoid"},
     "top_k": {"gate": "top_k", "top_k": 2},
     "top_k_as_is": {"gate": "top_k", "top_k": 3, "options": {"renormalize": False}},
+    "top_p": {"gate": "top_p", "options": {"top_p": 0.6}},
+    "top_p_renormalized": {"gate": "top_p", "options": {"top_p": 0.6, "renormalize": True}},
+    "switch": {"gate": "switch"},
+    "sigmoid_renormalized": {"gate": "sigmoid", "options": {"renormalize": True}},
 }
 
 
 def oracle_weights(name, logits):
     """Gate weights of one token, written from the papers' equations, expert by expert."""
-    if name == "sigmoid":
-        return [1 / (1 + (-logit).exp()) for logit in logits]
+    if name.startswith("sigmoid"):
+        weights = [1 / (1 + (-logit).exp()) for logit in logits]
+        return weights if name == "sigmoid" else [weight / sum(weights) for weight in weights]
     powers = [(logit / (0.5 if name == "tempered" else 1)).exp() for logit in logits]
     weights = [power / sum(powers) for power in powers]
-    if not name.startswith("top_k"):
-        return weights
-    k = 2 if name == "top_k" else 3
-    kept = sorted(range(len(logits)), key=lambda i: -logits[i].item())[:k]
-    total = sum(weights[i] for i in kept) if name == "top_k" else 1
+    kept = oracle_experts(name, weights)
+    total = sum(weights[i] for i in kept) if name in ("top_k", "top_p_renormalized") else 1
     return [weights[i] / total if i in kept else weights[i] * 0 for i in range(len(logits))]
+
+
+def oracle_experts(name, weights):
+    """The experts that take part."""
+    order = sorted(range(len(weights)), key=lambda i: -weights[i].item())
+    if name.startswith("top_p"):
+        count = next(n for n in range(1, X + 1) if sum(weights[i] for i in order[:n]) > 0.6)
+        return order[:count]
+    return order[: {"top_k": 2, "top_k_as_is": 3, "switch": 1}.get(name, X)]
 
 
 def oracle(name, x, weight, bias, a, b, gate):
@@ -87,6 +98,70 @@ def test_stacked_experts_equal_the_loop_forward_and_backward(name):
     assert all(grad.abs().max() > 1e-3 for grad in wanted)
     for mine, reference in zip(got, wanted, strict=True):
         torch.testing.assert_close(mine, reference, rtol=0, atol=1e-10)
+
+
+class Block(nn.Module):
+    """The feed-forward block of a Llama, with biases; `after` comes after its last linear."""
+
+    def __init__(self, after=None):
+        super().__init__()
+        self.gate_proj, self.up_proj = nn.Linear(D_IN, 14), nn.Linear(D_IN, 14)
+        self.down_proj, self.after = nn.Linear(14, D_IN), after or nn.Identity()
+
+    def forward(self, x):
+        return self.after(self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x)))
+
+
+def block_oracle(name, x, block):
+    """y = FFN(x) + sum_i w_i (FFN_i(x) - FFN(x)), where FFN_i has the terms of expert i in all its linears."""
+    weights = torch.stack([torch.stack(oracle_weights(name, block.low_rank.gate @ token)) for token in x.flatten(0, 1)])
+    outs = []
+    for i in [None, *range(X)]:
+        plain = Block(block.after).double()
+        for at in ("gate_proj", "up_proj", "down_proj"):
+            linear, part = getattr(block, at), slice(0, 0) if i is None else slice(i * R, (i + 1) * R)
+            change = ALPHA / R * linear.low_rank.b[:, part] @ linear.low_rank.a[part]
+            del getattr(plain, at).weight, getattr(plain, at).bias
+            getattr(plain, at).weight, getattr(plain, at).bias = linear.weight + change, linear.bias
+        outs.append(plain(x).flatten(0, 1))
+    mixed = outs[0] + sum(weights[:, i, None] * (outs[i + 1] - outs[0]) for i in range(X))
+    return mixed.view_as(x)
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid", "top_k", "switch"])
+@pytest.mark.parametrize("after", [None, nn.Tanh()])
+def test_blocks_of_experts_equal_the_loop_over_whole_blocks(name, after):
+    torch.manual_seed(0)
+    model = nn.Sequential(Block(after)).double()
+    options = {**GATES[name].get("options", {}), "site": "ffn"}
+    node = {"name": "lora_moe", "match": "0", "rank": R, "num_experts": X, "alpha": ALPHA, **GATES[name]}
+    assert TUNERS.build({**node, "options": options}).apply(model) == ["0"]
+    lively(model)
+    x = torch.randn(2, 5, D_IN, dtype=torch.float64, requires_grad=True)
+    probe, parts = torch.randn_like(x), [x, *model.parameters()]
+    assert len(parts) == 1 + 6 + 6 + 1
+    ours, theirs = model(x), block_oracle(name, x, model[0])
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+    for mine, reference in zip(
+        torch.autograd.grad((ours * probe).sum(), parts),
+        torch.autograd.grad((theirs * probe).sum(), parts),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, reference, rtol=0, atol=1e-10)
+        assert reference.abs().max() > 1e-6
+
+
+def test_the_task_gate_equals_one_lora_per_task():
+    model = mixture(gate="task")
+    x, task = torch.randn(2, 5, D_IN, dtype=torch.float64), torch.randint(X, (2, 5))
+    with use_tokens(TokenContext(task=task)):
+        out = model(x)
+    assert dict(model[0].low_rank.named_parameters()).keys() == {"a", "b"}
+    term, frozen = model[0].low_rank, nn.functional.linear(x, model[0].weight, model[0].bias)
+    for expert in range(X):
+        part = slice(expert * R, (expert + 1) * R)
+        wanted = frozen + ALPHA / R * x @ term.a[part].T @ term.b[:, part].T
+        torch.testing.assert_close(out[task == expert], wanted[task == expert], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("gate", ["softmax", "top_k"])
@@ -150,12 +225,27 @@ def source_linears(model, names):
     ]
 
 
-@pytest.mark.parametrize("node", [{"name": "lora"}, *({"name": "lora_moe", **settings} for settings in GATES.values())])
+MIXTURES = [{"name": "lora_moe", **settings} for settings in GATES.values()]
+
+
+@pytest.mark.parametrize("node", [{"name": "lora"}, *MIXTURES])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_fresh_tuner_changes_no_bit(node, dtype):
     frozen = tiny_llama().to(dtype)
     tuned = copy.deepcopy(frozen)
     TUNERS.build({"match": ["*.mlp.*", "*.self_attn.*_proj"], "rank": 2, **node}).apply(tuned)
+    ids = torch.randint(32, (2, 7))
+    assert torch.equal(tuned(ids).last_hidden_state, frozen(ids).last_hidden_state)
+
+
+@pytest.mark.parametrize("node", [*MIXTURES, {"name": "adapter_mixture", "rank": 3, "num_tasks": 1}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_fresh_tuner_on_blocks_changes_no_bit(node, dtype):
+    frozen = tiny_llama().to(dtype)
+    tuned = copy.deepcopy(frozen)
+    if node["name"] == "lora_moe":
+        node = {**node, "options": {**node.get("options", {}), "site": "ffn"}}
+    assert len(TUNERS.build({"match": "*.mlp", "rank": 2, **node}).apply(tuned)) == 2
     ids = torch.randint(32, (2, 7))
     assert torch.equal(tuned(ids).last_hidden_state, frozen(ids).last_hidden_state)
 
@@ -172,7 +262,10 @@ def test_seven_billion_model_gets_the_papers_number_of_parameters():
     assert all(p.is_meta for p in model.parameters())
 
 
-@pytest.mark.parametrize("balance", ["cv_squared", "localized"])
+LOSSES = ("cv_squared", "localized_balance", "switch", "z", "entropy")
+
+
+@pytest.mark.parametrize("balance", LOSSES)
 def test_padding_changes_no_balance_loss(balance):
     model = mixture(balance=balance, balance_weight=0.5)
     x = torch.randn(2, 6, D_IN, dtype=torch.float64)
@@ -259,7 +352,7 @@ def run_rank(rank, folder):
     rendezvous = f"file://{folder}/rendezvous"
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2, timeout=minute)
     found = {}
-    for balance in ("cv_squared", "localized"):
+    for balance in LOSSES:
         loss, grad = balance_grads(balance, slice(0, 1) if rank == 0 else slice(1, 4))
         dist.all_reduce(grad)
         found[balance] = (loss, grad / 2)
@@ -272,6 +365,6 @@ def test_two_processes_equal_one(tmp_path):
     other = mp.spawn(run_rank, args=(tmp_path,), nprocs=1, join=False)
     found = run_rank(1, tmp_path)
     other.join()
-    for balance in ("cv_squared", "localized"):
+    for balance in LOSSES:
         torch.testing.assert_close(found[balance], balance_grads(balance, slice(0, 4)), rtol=0, atol=1e-12)
     assert found["sharded"] < 1e-12

@@ -61,9 +61,10 @@ def softmax(logits: Float[Tensor, "*rows X"]) -> Float[Tensor, "*rows X"]:
     return logits.softmax(-1)
 
 
-def sigmoid(logits: Float[Tensor, "*rows X"]) -> Float[Tensor, "*rows X"]:
-    """Every expert is weighed for itself."""
-    return logits.sigmoid()
+def sigmoid(logits: Float[Tensor, "*rows X"], renormalize: bool = False) -> Float[Tensor, "*rows X"]:
+    """Every expert is weighed for itself; with `renormalize` the weights sum to one (Poly, arXiv 2202.13914)."""
+    weights = logits.sigmoid()
+    return weights / weights.sum(-1, keepdim=True) if renormalize else weights
 
 
 def top_k(logits: Float[Tensor, "*rows X"], k: int, renormalize: bool = True) -> Float[Tensor, "*rows X"]:
@@ -75,32 +76,64 @@ def top_k(logits: Float[Tensor, "*rows X"], k: int, renormalize: bool = True) ->
         renormalize: whether the kept weights sum to one.
     """
     kept = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, logits.topk(k, dim=-1).indices, True)
-    if renormalize:
-        return logits.masked_fill(~kept, float("-inf")).softmax(-1)
-    return logits.softmax(-1).masked_fill(~kept, 0.0)
+    return _only(kept, logits, renormalize)
 
 
-def make_gate(name: str, num_experts: int, k: int, temperature: int | float, renormalize: bool) -> Gate:
+def top_p(logits: Float[Tensor, "*rows X"], p: int | float, renormalize: bool = False) -> Float[Tensor, "*rows X"]:
+    """The fewest largest weights of a softmax whose sum exceeds p, the others zero (MixLoRA's dynamic router).
+
+    The expert that crosses p is kept. Weights are as the softmax gives them, unless `renormalize`.
+    """
+    ordered, order = logits.detach().softmax(-1).sort(dim=-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    kept = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before <= p)
+    return _only(kept, logits, renormalize)
+
+
+def make_gate(
+    name: str,
+    num_experts: int,
+    k: int,
+    temperature: int | float,
+    renormalize: bool | None,
+    p: int | float = 0.8,
+) -> Gate:
     """The gate of that name.
 
     Args:
-        name: "softmax", "sigmoid" or "top_k".
+        name: "softmax", "sigmoid", "top_k", "top_p" or "switch" (the largest weight of a softmax as it is, Fedus et
+            al., arXiv 2101.03961; no expert has a capacity, since all tokens pass through the same two products).
         num_experts: of the layer, X.
         k: experts per token, for "top_k".
         temperature: divides the logits.
-        renormalize: see `top_k`.
+        renormalize: whether weights sum to one; None = as published: for "top_k" and nothing else.
+        p: sum of weights, for "top_p".
 
     Raises:
-        UserError: no such gate, k outside 1..X, or a temperature that is not positive.
+        UserError: no such gate, k outside 1..X, p outside (0, 1], or a temperature that is not positive.
     """
-    gates = {"softmax": softmax, "sigmoid": sigmoid, "top_k": partial(top_k, k=k, renormalize=renormalize)}
+    gates: dict[str, Gate] = {
+        "softmax": softmax,
+        "sigmoid": partial(sigmoid, renormalize=bool(renormalize)),
+        "top_k": partial(top_k, k=k, renormalize=renormalize is not False),
+        "top_p": partial(top_p, p=p, renormalize=bool(renormalize)),
+        "switch": partial(top_k, k=1, renormalize=False),
+    }
     if name not in gates:
         raise UserError(f"no gate named {name!r}{did_you_mean(name, list(gates))} Known: {', '.join(gates)}")
     if name == "top_k" and not 1 <= k <= num_experts:
         raise UserError(f"top_k must be in 1..{num_experts} for {num_experts} experts, got {k}")
+    if name == "top_p" and not 0 < p <= 1:
+        raise UserError(f"top_p must be in (0, 1], got {p}")
     if temperature <= 0:
         raise UserError(f"the temperature of a gate must be above 0, got {temperature}")
     return gates[name] if temperature == 1 else partial(_tempered, gate=gates[name], temperature=temperature)
+
+
+def _only(kept: Tensor, logits: Tensor, renormalize: bool) -> Tensor:
+    if renormalize:
+        return logits.masked_fill(~kept, float("-inf")).softmax(-1)
+    return logits.softmax(-1).masked_fill(~kept, 0.0)
 
 
 def _tempered(logits: Tensor, gate: Gate, temperature: int | float) -> Tensor:

@@ -1,12 +1,15 @@
-"""Puts a low-rank term beside linears that exist, without moving or renaming a parameter."""
+"""Puts a low-rank term beside linears or blocks that exist, without moving or renaming a parameter."""
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,6 +17,21 @@ from mmunify.errors import UserError
 
 _WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(\.|$)")
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.|$)")
+
+
+class ThinProduct(nn.Module):
+    """A term B h(x) with few numbers h(x) per token: a subclass computes them in `narrow`."""
+
+    b: nn.Parameter
+
+    def narrow(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows K"]:
+        """What B multiplies."""
+        raise NotImplementedError
+
+    def forward(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_out"]:
+        """The term; the products run in the dtype of x."""
+        states = self.narrow(x)
+        return F.linear(states, self.b.to(states.dtype))
 
 
 class LowRankLinear(nn.Linear):
@@ -26,7 +44,34 @@ class LowRankLinear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_out"]:
         """W x + b + low_rank(x)."""
-        return super().forward(input) + self.low_rank(input)
+        if is_off(self.low_rank):
+            return super().forward(input)
+        if not isinstance(self.low_rank, ThinProduct):
+            return super().forward(input) + self.low_rank(input)
+        rows = input.reshape(-1, self.in_features)
+        base = F.linear(rows, self.weight, self.bias)
+        states = self.low_rank.narrow(rows).to(base.dtype)
+        # Added where W x stands: no second tensor as wide as the result is made.
+        return base.addmm_(states, self.low_rank.b.to(base.dtype).T).view(*input.shape[:-1], -1)
+
+
+def is_off(term: nn.Module) -> bool:
+    """Whether a term takes no part: switched off, or merged into its linear's weight."""
+    return getattr(term, "off", False) or getattr(term, "merged", False)
+
+
+@contextmanager
+def without_low_rank(module: nn.Module) -> Iterator[None]:
+    """The model as it was before any tuner, inside a `with` block (a merged term stays merged)."""
+    terms = [m.low_rank for m in module.modules() if isinstance(getattr(m, "low_rank", None), nn.Module)]
+    before = [getattr(term, "off", False) for term in terms]
+    try:
+        for term in terms:
+            term.off = True  # type: ignore[assignment]
+        yield
+    finally:
+        for term, was in zip(terms, before, strict=True):
+            term.off = was  # type: ignore[assignment]
 
 
 def clean_name(name: str) -> str:
@@ -51,12 +96,22 @@ def inject(
     Raises:
         UserError: a glob without a linear, a linear that can't be wrapped, or whatever `make` refuses.
     """
-    linears = find_linears(module, [match] if isinstance(match, str) else list(match), title)
-    terms = {name: _make_beside(linear, partial(make, name)) for name, linear in linears.items()}
+    linears = find_linears(module, globs_of(match), title)
+    terms = {name: make_beside(linear, partial(make, name)) for name, linear in linears.items()}
     for name, linear in linears.items():
-        linear.low_rank = terms[name]
-        linear.__class__ = LowRankLinear
+        attach(linear, terms[name])
     return list(linears)
+
+
+def attach(linear: nn.Linear, term: nn.Module, kind: type[LowRankLinear] = LowRankLinear) -> None:
+    """Make a plain linear one with a term."""
+    linear.low_rank = term
+    linear.__class__ = kind
+
+
+def globs_of(match: str | Sequence[str]) -> list[str]:
+    """One glob or several, as a list."""
+    return [match] if isinstance(match, str) else list(match)
 
 
 def find_linears(module: nn.Module, globs: Sequence[str], title: str) -> dict[str, nn.Linear]:
@@ -65,20 +120,60 @@ def find_linears(module: nn.Module, globs: Sequence[str], title: str) -> dict[st
     Raises:
         UserError: a glob without a linear (with the nearest names), or a linear that can't be wrapped.
     """
-    modules = {clean_name(name): child for name, child in module.named_modules(remove_duplicate=False)}
+    modules = named_modules(module)
     linears = {name: child for name, child in modules.items() if isinstance(child, nn.Linear)}
+    found = _chosen(module, modules, linears, globs, title, "linear")
+    for name, linear in found.items():
+        check_plain(name, linear, title)
+    return found
+
+
+def find_blocks(module: nn.Module, globs: Sequence[str], title: str) -> dict[str, nn.Module]:
+    """The modules with linears inside that `globs` name, each once, by clean name.
+
+    Raises:
+        UserError: a glob without such a module, a `Sequential`, or a module that has a low-rank term already.
+    """
+    modules = named_modules(module)
+    blocks = {name: child for name, child in modules.items() if _has_linears(child)}
+    found = _chosen(module, modules, blocks, globs, title, "block")
+    for name, block in found.items():
+        if isinstance(block, nn.Sequential):
+            raise UserError(f"{title}: {name} is a Sequential, which would run its term as one more step; match others")
+        if hasattr(block, "low_rank"):
+            kind = type(block.low_rank).__name__
+            raise UserError(f"{title}: {name} already has a {kind}; let only one tuner match it")
+    return found
+
+
+def named_modules(module: nn.Module) -> dict[str, nn.Module]:
+    """All modules by clean name, shared ones under each of their names."""
+    return {clean_name(name): child for name, child in module.named_modules(remove_duplicate=False)}
+
+
+def _has_linears(module: nn.Module) -> bool:
+    return not isinstance(module, nn.Linear) and any(isinstance(child, nn.Linear) for child in module.modules())
+
+
+def _chosen(
+    module: nn.Module,
+    modules: Mapping[str, nn.Module],
+    candidates: Mapping[str, Any],
+    globs: Sequence[str],
+    title: str,
+    noun: str,
+) -> dict[str, Any]:
+    """Candidates that the globs name, each object once, under its first chosen name."""
     chosen: dict[str, bool] = {}
     for glob in globs:
-        hits = [name for name in linears if fnmatchcase(name, glob.removeprefix("!"))]
+        hits = [name for name in candidates if fnmatchcase(name, glob.removeprefix("!"))]
         if not hits:
-            raise UserError(_nothing_matched(glob, module, modules, linears, title))
+            raise UserError(_nothing_matched(glob, module, modules, candidates, title, noun))
         chosen.update(dict.fromkeys(hits, not glob.startswith("!")))
-    first_names = {id(linears[name]): name for name in reversed(linears) if chosen.get(name)}
-    found = {name: linears[name] for name in linears if first_names.get(id(linears[name])) == name}
+    first_names = {id(candidates[name]): name for name in reversed(list(candidates)) if chosen.get(name)}
+    found = {name: child for name, child in candidates.items() if first_names.get(id(child)) == name}
     if not found:
-        raise UserError(f"{title}: match {list(globs)} excludes every linear of {type(module).__name__} that it names")
-    for name, linear in found.items():
-        _check_plain(name, linear, title)
+        raise UserError(f"{title}: match {list(globs)} excludes every {noun} of {type(module).__name__} that it names")
     return found
 
 
@@ -103,14 +198,15 @@ def check_numbers(title: str, rank: int, alpha: int | float, dropout: int | floa
         raise UserError(f"{title}: dropout must be in [0, 1), got {dropout}")
 
 
-def _make_beside(linear: nn.Linear, make: Callable[[nn.Linear], nn.Module]) -> nn.Module:
+def make_beside(linear: nn.Linear, make: Callable[[nn.Linear], nn.Module]) -> nn.Module:
     """The term on the weight's device, in float32 at least: in half precision small steps would round away."""
     with torch.device(linear.weight.device):
         term = make(linear)
     return term.to(torch.promote_types(linear.weight.dtype, torch.float32)).train(linear.training)
 
 
-def _check_plain(name: str, linear: nn.Linear, title: str) -> None:
+def check_plain(name: str, linear: nn.Linear, title: str) -> None:
+    """Refuse a linear that has a term, or that isn't exactly a `torch.nn.Linear`."""
     if isinstance(linear, LowRankLinear):
         raise UserError(f"{title}: {name} already has a {type(linear.low_rank).__name__}; let only one tuner match it")
     if type(linear) is not nn.Linear:
@@ -119,15 +215,20 @@ def _check_plain(name: str, linear: nn.Linear, title: str) -> None:
 
 
 def _nothing_matched(
-    glob: str, module: nn.Module, modules: dict[str, nn.Module], linears: dict[str, nn.Linear], title: str
+    glob: str,
+    module: nn.Module,
+    modules: Mapping[str, nn.Module],
+    candidates: Mapping[str, Any],
+    title: str,
+    noun: str,
 ) -> str:
-    """Says what the glob found instead, and which linears there are."""
+    """Says what the glob found instead, and which candidates there are."""
     others = [child for name, child in modules.items() if fnmatchcase(name, glob.removeprefix("!"))]
     kinds = ", ".join(sorted({type(child).__name__ for child in others}))
     instead = f"; it names {len(others)} other modules ({kinds})" if others else ""
-    families = list(dict.fromkeys(_INDEX.sub("*", name) for name in linears))
+    families = list(dict.fromkeys(_INDEX.sub("*", name) for name in candidates))
     nearest = difflib.get_close_matches(glob, families, n=4, cutoff=0.0)
     return (
-        f"{title}: match {glob!r} names none of the {len(linears)} linears of {type(module).__name__}{instead}. "
-        f"Nearest: {', '.join(nearest) or 'there is no linear'}"
+        f"{title}: match {glob!r} names none of the {len(candidates)} {noun}s of {type(module).__name__}{instead}. "
+        f"Nearest: {', '.join(nearest) or f'there is no {noun}'}"
     )

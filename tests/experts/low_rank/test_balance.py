@@ -1,9 +1,12 @@
+import math
+
 import pytest
 import torch
 
 from mmunify.errors import UserError
-from mmunify.experts.low_rank._balance import cv_squared, localized, make_balance
+from mmunify.experts.low_rank._balance import counted, cv_squared, entropy, localized, make_balance, switch, z
 from mmunify.experts.low_rank._context import TokenContext
+from mmunify.experts.low_rank._gates import make_gate
 
 WEIGHTS = torch.tensor([[[0.7, 0.3], [0.5, 0.5]], [[0.2, 0.8], [0.4, 0.6]]], dtype=torch.float64)
 """Two documents of two tokens, two experts."""
@@ -58,21 +61,87 @@ def test_cv_squared_by_hand():
     assert cv_squared(torch.full((3, 4), 0.25), TokenContext()) == 0
 
 
-@pytest.mark.parametrize("name", ["cv_squared", "localized"])
+@pytest.mark.parametrize("name", ["cv_squared", "localized_balance", "switch", "z", "entropy"])
 def test_no_valid_token_gives_zero_and_finite_gradients(name):
     weights = WEIGHTS.clone().requires_grad_()
     balance = make_balance(name, 2, 0.1, (1,))
-    loss = balance(weights, context([1, 0], valid=torch.zeros(2, 2, dtype=torch.bool)))
+    loss = balance(weights, context([1, 0], valid=torch.zeros(2, 2, dtype=torch.bool)), weights.log())
     loss.backward()
     assert loss == 0
     assert weights.grad.isfinite().all()
 
 
 def test_impossible_balances_are_refused():
-    with pytest.raises(UserError, match="no balance loss named 'local'; did you mean 'localized'"):
-        make_balance("local", 4, 0.1, (1,))
+    with pytest.raises(UserError, match="no balance loss named 'localised_balance'; did you mean 'localized_balance'"):
+        make_balance("localised_balance", 4, 0.1, (1,))
     with pytest.raises(UserError, match="num_experts must be even, got 3"):
-        make_balance("localized", 3, 0.1, (1,))
+        make_balance("localized_balance", 3, 0.1, (1,))
     with pytest.raises(UserError, match="no task ids"):
         localized(WEIGHTS, TokenContext(), delta=0.1, tasks=(1,))
     assert make_balance("none", 3, 0.1, ()) is None
+
+
+def loramoe_loss(route_weight, task_types, delta):
+    """LoRAMoE's constraint, sample by sample and expert by expert, from its description."""
+    batch, _, experts = route_weight.shape
+    values = []
+    for b in range(batch):
+        for n in range(experts):
+            matches = (n < experts / 2 and task_types[b] == 1) or (n >= experts / 2 and task_types[b] == 0)
+            values.append(route_weight[b, :, n].sum() * (1 + delta if matches else 1 - delta))
+    values = torch.stack(values)
+    return values.var() / (values.mean() ** 2 + 1e-10)
+
+
+@pytest.mark.parametrize("documents", [True, False])
+def test_with_all_tokens_localized_is_the_published_code_padding_included(documents):
+    weights = torch.rand(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    valid = torch.tensor([[1, 1, 1, 0, 0], [0, 0, 1, 1, 0], [1, 1, 1, 1, 1]]).bool()
+    types = [1, 0, 0]
+    # As a model gives them: padding has document -1 and the first document's task.
+    task = torch.where(valid, torch.tensor(types)[:, None], types[0])
+    document = torch.arange(3)[:, None].where(valid, torch.tensor(-1)) if documents else None
+    tokens = counted(TokenContext(valid=valid, task=task, document=document), "all")
+    loss = localized(weights, tokens, delta=0.3, tasks=(1,))
+    torch.testing.assert_close(loss, loramoe_loss(weights, types, 0.3), rtol=0, atol=1e-12)
+
+
+def test_masks_say_which_tokens_count():
+    valid = torch.tensor([[True, True, False]])
+    tokens = TokenContext(valid=valid, response=torch.tensor([[False, True, True]]))
+    assert counted(tokens, "non_pad").valid.tolist() == [[True, True, False]]
+    assert counted(tokens, "all").valid is None
+    assert counted(tokens, "response").valid.tolist() == [[False, True, False]]
+    with pytest.raises(UserError, match="mask 'response' needs to know the learned tokens"):
+        counted(TokenContext(valid=valid), "response")
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_switch_equals_mixtrals_loss(k):
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    logits = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(3))
+    valid = torch.arange(7) < torch.tensor([[7], [4]])
+    kept = make_gate("top_k", 4, k, 1.0, None)(logits)
+    theirs = load_balancing_loss_func((logits.flatten(0, 1),), num_experts=4, top_k=k, attention_mask=valid.long())
+    torch.testing.assert_close(switch(kept, TokenContext(valid=valid), logits), theirs)
+
+
+def test_switch_of_a_dense_gate_counts_the_largest_weight():
+    logits = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(3))
+    one = make_gate("switch", 4, 1, 1.0, None)(logits)
+    assert switch(logits.softmax(-1), TokenContext(), logits) == switch(one, TokenContext(), logits)
+
+
+def test_z_and_entropy_by_hand():
+    logits = torch.tensor([[[0.0, 0.0], [2.0, 0.0]]])
+    first = TokenContext(valid=torch.tensor([[True, False]]))
+    log2 = math.log(2)
+    assert z(logits.softmax(-1), first, logits).item() == pytest.approx(log2**2)
+    assert entropy(logits.softmax(-1), first, logits).item() == pytest.approx(log2)
+    p = 1 / (1 + math.exp(-2))
+    both = (log2 - p * math.log(p) - (1 - p) * math.log(1 - p)) / 2
+    assert entropy(logits.softmax(-1), TokenContext(), logits).item() == pytest.approx(both)
+    assert z(logits.softmax(-1), TokenContext(), logits).item() == pytest.approx(
+        (log2**2 + math.log(1 + math.exp(2)) ** 2) / 2
+    )

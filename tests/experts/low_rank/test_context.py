@@ -13,6 +13,7 @@ from mmunify.experts.low_rank._context import (
     is_recomputing,
     use_tokens,
 )
+from mmunify.types import Attention, Batch, MediaBatch, OutputBatch
 
 
 class ByTask(nn.Module):
@@ -94,3 +95,36 @@ def test_flat_refuses_another_number_of_tokens():
     assert tokens.flat("task", 10) is None
     with pytest.raises(UserError, match=r"describes \(2, 5\) = 10 tokens, but the gate saw 12"):
         tokens.flat("valid", 12)
+
+
+def test_a_batch_tells_of_its_tokens():
+    ids, slots = torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.bool)
+    valid = torch.tensor([[True] * 4, [True, True, False, False]])
+    document = torch.tensor([0, 1])[:, None].where(valid, torch.tensor(-1))
+    attention = Attention(document=document, segment=ids, full=slots, valid=valid)
+    labels = torch.tensor([[-100, -100, 5, 6], [-100, 3, -100, -100]])
+    image, drawn = slots.clone(), slots.clone()
+    image[0, 1], drawn[1, 1] = True, True
+    number = torch.zeros(1, dtype=torch.long)
+    media = MediaBatch(values=None, slots=image, document=number, extent=torch.zeros(1, 2, dtype=torch.long))
+    batch = Batch(
+        input_ids=ids,
+        labels=labels,
+        attention=attention,
+        position_ids=ids,
+        task=torch.tensor([3, 7]),
+        media={"image": media},
+        outputs={"image": OutputBatch(slots=drawn, document=number)},
+    )
+    tokens = TokenContext.of(batch, ["encoders.sound", "encoders.image", "heads.image"])
+    assert tokens.task.tolist() == [[3, 3, 3, 3], [7, 7, 3, 3]]
+    assert tokens.modality.tolist() == [[0, 2, 0, 0], [0, 3, 0, 0]]
+    assert tokens.response.tolist() == [[False, False, True, True], [False, True, False, False]]
+    assert tokens.valid is valid and tokens.document is document
+
+
+def test_flat_hidden_states_keep_their_width():
+    tokens = TokenContext(hidden=torch.zeros(2, 5, 3))
+    assert tokens.flat("hidden", 10).shape == (10, 3)
+    with pytest.raises(UserError, match=r"describes \(2, 5\) = 10 tokens, but the gate saw 9"):
+        tokens.flat("hidden", 9)

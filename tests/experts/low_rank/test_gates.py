@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmunify.errors import UserError
-from mmunify.experts.low_rank._gates import gate_logits, make_gate, sigmoid, softmax, top_k
+from mmunify.experts.low_rank._gates import gate_logits, make_gate, sigmoid, softmax, top_k, top_p
 
 LOGITS = torch.tensor([[0.0, 1.0, 2.0, 3.0], [5.0, 5.0, 5.0, 5.0]], dtype=torch.float64)
 
@@ -62,3 +62,42 @@ def test_logits_are_float32_under_autocast_and_keep_the_input_as_it_came():
     assert torch.equal(logits, x.float() @ gate.T)
     torch.testing.assert_close(gate.grad, x.float().sum(0).expand(4, 64))
     assert [t.dtype for t in kept] == [torch.bfloat16, torch.float32]
+
+
+def test_top_p_keeps_the_expert_that_crosses():
+    probabilities = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.9, 0.05, 0.03, 0.02]], dtype=torch.float64)
+    kept = top_p(probabilities.log(), 0.6)
+    torch.testing.assert_close(kept, torch.tensor([[0.5, 0.3, 0, 0], [0.9, 0, 0, 0]], dtype=torch.float64))
+    whole = top_p(probabilities.log(), 0.6, renormalize=True)
+    torch.testing.assert_close(whole[0], torch.tensor([0.625, 0.375, 0, 0], dtype=torch.float64))
+    torch.testing.assert_close(top_p(LOGITS, 1.0), softmax(LOGITS))
+
+
+@pytest.mark.parametrize(
+    ("name", "renormalize", "sums"),
+    [
+        ("top_k", None, [1.0, 1.0]),
+        ("top_k", False, [0.8808, 0.5]),
+        ("top_p", None, [0.8808, 1.0]),
+        ("top_p", True, [1.0, 1.0]),
+        ("sigmoid", None, [3.0645, 3.9732]),
+        ("sigmoid", True, [1.0, 1.0]),
+        ("switch", None, [0.6439, 0.25]),
+        ("softmax", True, [1.0, 1.0]),
+    ],
+)
+def test_published_sums_of_weights_unless_told_otherwise(name, renormalize, sums):
+    gate = make_gate(name, 4, 2, 1.0, renormalize, p=0.8)
+    assert gate(LOGITS).sum(-1).tolist() == pytest.approx(sums, abs=1e-4)
+
+
+def test_switch_keeps_the_largest_weight_of_the_softmax():
+    weights = make_gate("switch", 4, 2, 1.0, None)(LOGITS)
+    assert (weights > 0).sum(-1).tolist() == [1, 1]
+    torch.testing.assert_close(weights[0, 3], softmax(LOGITS)[0, 3])
+
+
+@pytest.mark.parametrize("p", [0, 1.5])
+def test_impossible_sums_are_refused(p):
+    with pytest.raises(UserError, match=rf"top_p must be in \(0, 1\], got {p}"):
+        make_gate("top_p", 4, 2, 1.0, None, p)

@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from mmunify.errors import UserError
-from mmunify.experts.low_rank._inject import LowRankLinear, clean_name, find_linears, inject
+from mmunify.experts.low_rank._inject import (
+    LowRankLinear,
+    clean_name,
+    find_blocks,
+    find_linears,
+    inject,
+    without_low_rank,
+)
 
 
 def block():
@@ -122,3 +129,25 @@ def test_clean_names():
     assert clean_name("layers.0._checkpoint_wrapped_module") == "layers.0"
     compiled = nn.ModuleDict({"net": nn.ModuleDict({"_orig_mod": nn.Sequential(nn.Linear(2, 2))})})
     assert list(find_linears(compiled, ["net.0"], "Tuner")) == ["net.0"]
+
+
+def test_blocks_are_modules_with_linears_inside():
+    assert list(find_blocks(model(), ["*.mlp"], "Tuner")) == ["layers.0.mlp", "layers.1.mlp"]
+    with pytest.raises(UserError, match=r"'head' names none of the 6 blocks of ModuleDict; it names 1 other modules"):
+        find_blocks(model(), ["head"], "Tuner")
+    taken = model()
+    taken["layers"][0]["mlp"].low_rank = Zero()
+    with pytest.raises(UserError, match="layers.0.mlp already has a Zero"):
+        find_blocks(taken, ["*.mlp"], "Tuner")
+
+
+def test_terms_can_be_switched_off_for_a_while():
+    linear = nn.Linear(4, 3)
+    wrap(linear, "")
+    linear.low_rank.forward = lambda x: 1.0
+    x = torch.randn(2, 4)
+    plain = nn.functional.linear(x, linear.weight, linear.bias)
+    with pytest.raises(ZeroDivisionError), without_low_rank(linear):
+        assert torch.equal(linear(x), plain)
+        raise ZeroDivisionError
+    assert torch.equal(linear(x), plain + 1)

@@ -94,3 +94,89 @@ def test_rank_above_the_matrix_names_it_and_changes_nothing():
     with pytest.raises(UserError, match=r"rank 5 is above 4, the smaller side of 2 \(8 -> 4\)"):
         LoRATuner("*", rank=5).apply(tuned)
     assert not any("low_rank" in name for name, _ in tuned.named_parameters())
+
+
+def tiny_llama(cls="LlamaModel"):
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return getattr(transformers, cls)(transformers.LlamaConfig(vocab_size=32, **sizes)).double().eval()
+
+
+def shake(module):
+    for name, parameter in module.named_parameters():
+        if name.endswith(("low_rank.b", "lora_B.default.weight")):
+            nn.init.normal_(parameter)
+    return module
+
+
+IDS = torch.randint(32, (2, 6), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_peft_reads_what_is_written(tmp_path, rslora):
+    import peft
+
+    causal = tiny_llama("LlamaForCausalLM")
+    tuner = LoRATuner(["*.self_attn.[qv]_proj", "*.1.mlp.*_proj"], rank=3, alpha=5, rslora=rslora)
+    tuner.apply(causal.model)
+    shake(causal)
+    folder = tuner.save(causal.model, tmp_path / "adapter", prefix="model.", base="tiny")
+    theirs = peft.PeftModel.from_pretrained(tiny_llama("LlamaForCausalLM"), folder).eval()
+    count = sum("lora_A" in name for name, _ in theirs.named_parameters())
+    assert count == 2 * 2 + 3
+    torch.testing.assert_close(theirs(IDS).logits, causal(IDS).logits, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_what_peft_writes_is_read(tmp_path, rslora):
+    import peft
+
+    config = peft.LoraConfig(
+        r=4,
+        lora_alpha=6,
+        target_modules=["q_proj", "down_proj"],
+        use_rslora=rslora,
+        rank_pattern={"layers.1.mlp.down_proj": 2},
+        alpha_pattern={"q_proj": 9},
+    )
+    theirs = shake(peft.get_peft_model(tiny_llama("LlamaForCausalLM"), config).double().eval())
+    theirs.save_pretrained(tmp_path / "adapter")
+    ours = tiny_llama()
+    names = TUNERS.build({"name": "lora", "match": "*", "path": str(tmp_path / "adapter")}).apply(ours)
+    assert names == [f"layers.{i}.{name}" for i in range(2) for name in ("self_attn.q_proj", "mlp.down_proj")]
+    assert ours.layers[1].mlp.down_proj.low_rank.a.shape == (2, 24)
+    wanted = theirs.base_model.model.model(IDS).last_hidden_state
+    torch.testing.assert_close(ours(IDS).last_hidden_state, wanted, rtol=0, atol=1e-10)
+    again = LoRATuner("*").save(ours, tmp_path / "again", prefix="model.")
+    back = peft.PeftModel.from_pretrained(tiny_llama("LlamaForCausalLM"), again).double().eval()
+    torch.testing.assert_close(back(IDS).logits, theirs(IDS).logits, rtol=0, atol=1e-10)
+
+
+def test_an_adapter_of_another_shape_names_the_module_and_the_numbers(tmp_path):
+    small = nn.ModuleDict({"net": nn.Sequential(nn.Linear(6, 8))})
+    tuner = LoRATuner("*", rank=2)
+    tuner.apply(small)
+    path = str(tuner.save(small, tmp_path / "adapter"))
+    wide = nn.ModuleDict({"net": nn.Sequential(nn.Linear(6, 9))})
+    with pytest.raises(UserError, match=r"lora_B of net.0 has shape \(8, 2\), but the module needs \(9, 2\)"):
+        LoRATuner("*", path=path).apply(wide)
+    assert type(wide["net"][0]) is nn.Linear
+    with pytest.raises(UserError, match="its 1 modules are not those of this model"):
+        LoRATuner("*", path=path).apply(nn.ModuleDict({"other": nn.Linear(6, 8)}))
+    two = nn.ModuleDict({"net": nn.Sequential(nn.Linear(6, 8)), "head": nn.Linear(8, 6)})
+    with pytest.raises(UserError, match="match 'head' names none of the 1 linears of adapter"):
+        LoRATuner("head", path=path).apply(two)
+    with pytest.raises(UserError, match="Linear has no LoRA term to save"):
+        tuner.save(nn.Linear(2, 2), tmp_path)
+
+
+def test_merging_goes_through_the_tuner():
+    tuned, tuner = model(), LoRATuner("*", rank=3)
+    tuner.apply(tuned)
+    shake(tuned)
+    x = torch.randn(2, 6)
+    before = tuned(x)
+    assert tuner.merge(tuned) == tuner.unmerge(tuned) == ["0", "2"]
+    torch.testing.assert_close(tuned(x), before, rtol=1e-4, atol=1e-4)

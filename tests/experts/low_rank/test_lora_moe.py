@@ -12,7 +12,7 @@ from mmunify.experts.low_rank._routing import collect_aux
 from mmunify.experts.low_rank.lora_moe import LoRAMoETuner
 from mmunify.registry import TUNERS
 
-GATES = ["softmax", "sigmoid", "top_k"]
+GATES = ["softmax", "sigmoid", "top_k", "top_p", "switch"]
 
 
 def build(d_in=6, d_out=8, **settings):
@@ -118,21 +118,41 @@ from mmunify.experts.low_rank._context import TokenContext, use_tokens
 from mmunify.experts.low_rank._routing import collect_aux, gate_statistics
 from mmunify.experts.low_rank.lora_moe import LoRAMoETuner
 
-for gate in ("softmax", "sigmoid", "top_k"):
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 6)
+
+    def forward(self, x):
+        return self.down(nn.functional.gelu(self.up(x)))
+
+
+CASES = [
+    ("softmax", "0.up", {}),
+    ("sigmoid", "0.up", {}),
+    ("top_k", "0.up", {}),
+    ("top_p", "0.up", {"gate_input": "task", "ids": 3}),
+    ("switch", "0", {"site": "ffn"}),
+]
+for gate, match, options in CASES:
     torch._dynamo.reset()
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 8))
-    LoRAMoETuner("0", rank=2, num_experts=4, gate=gate, balance="cv_squared", balance_weight=1.0).apply(model)
-    nn.init.normal_(model[0].low_rank.b)
+    model = nn.Sequential(Block())
+    balance = {"cv_squared": 1.0, "switch": 0.1, "z": 0.1}
+    LoRAMoETuner(match, rank=2, num_experts=4, gate=gate, balance=balance, options=options).apply(model)
+    for name, parameter in model.named_parameters():
+        if name.endswith("low_rank.b"):
+            nn.init.normal_(parameter)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     found = []
     for each in (model, compiled, compiled):
-        with use_tokens(TokenContext(valid=torch.tensor([[True] * 5, [True, False, True, False, False]]))):
+        valid = torch.tensor([[True] * 5, [True, False, True, False, False]])
+        with use_tokens(TokenContext(valid=valid, task=torch.tensor([[0, 1, 2, 0, 1], [2, 2, 1, 0, 0]]))):
             torch.manual_seed(1)
             out = each(torch.randn(2, 5, 6))
             aux = collect_aux(each)["balance"]
         grads = torch.autograd.grad(out.square().sum() + aux, list(model.parameters()))
-        found.append((out, aux, gate_statistics(each)["0"], *grads))
+        found.append((out, aux, *gate_statistics(each).values(), *grads))
     torch.testing.assert_close(found[1], found[0])
     torch.testing.assert_close(found[2], found[0])
 print("equal")
@@ -176,7 +196,13 @@ def test_checkpoint_keeps_the_gradients_of_a_single_linear():
     [
         ({"num_experts": 0}, "num_experts must be at least 1, got 0"),
         ({"gate": "top_k", "top_k": 9}, r"top_k must be in 1..8 for 8 experts, got 9"),
-        ({"balance": "localized", "num_experts": 3}, "must be even, got 3"),
+        ({"balance": "localized_balance", "num_experts": 3}, "must be even, got 3"),
+        ({"balance": "localized_balance", "num_experts": [4, 3]}, "must be even, got 3"),
+        ({"num_experts": [2, 0]}, "num_experts must be at least 1, got 0"),
+        ({"gate": "top_k", "num_experts": [2, 1]}, r"top_k must be in 1..1 for 1 experts, got 2"),
+        ({"gate": "top_p", "options": {"top_p": 2}}, r"top_p must be in \(0, 1\], got 2"),
+        ({"gate": "task", "balance": {"z": 0.1}}, "gate task learns nothing, so balance must be none, got z"),
+        ({"balance": {"z": 0.1, "zz": 0.1}}, "no balance loss named 'zz'"),
         ({"balance_weight": -1.0}, "balance_weight must be at least 0, got -1.0"),
         ({"options": {"temprature": 2.0}}, "no option 'temprature'; did you mean 'temperature'"),
     ],
@@ -197,3 +223,67 @@ def test_rank_is_checked_per_expert():
     with pytest.raises(UserError, match=r"rank 7 is above 6, the smaller side of 0 \(6 -> 8\)"):
         LoRAMoETuner("*", rank=7).apply(nn.Sequential(nn.Linear(6, 8)))
     assert LoRAMoETuner("*", rank=6, num_experts=8).apply(nn.Sequential(nn.Linear(6, 8))) == ["0"]
+
+
+def test_experts_per_layer():
+    layers = nn.ModuleDict({"layers": nn.ModuleList(nn.ModuleDict({"up": nn.Linear(6, 8)}) for _ in range(3))})
+    names = LoRAMoETuner("*.up", rank=2, num_experts=[2, 4, 8]).apply(layers)
+    assert names == [f"layers.{i}.up" for i in range(3)]
+    assert [len(layer["up"].low_rank.gate) for layer in layers["layers"]] == [2, 4, 8]
+    plain = nn.ModuleList([nn.Linear(6, 8)])
+    with pytest.raises(UserError, match=r"num_experts has 2 numbers, but match names modules of 1 layers \(0\)"):
+        LoRAMoETuner("0", rank=2, num_experts=[2, 4]).apply(plain)
+    assert type(plain[0]) is nn.Linear
+
+
+def test_a_dropout_mask_per_expert_is_that_of_the_loop():
+    model = build(dropout=0.5, options={"dropout_masks": "per_expert"})
+    term, x = model[0].low_rank, torch.randn(3, 6)
+    weights = (x @ term.gate.T).softmax(-1)
+    torch.manual_seed(1)
+    experts = [
+        nn.functional.dropout(x, 0.5) @ a.T @ b.T for a, b in zip(term.a.chunk(4), term.b.chunk(4, 1), strict=True)
+    ]
+    torch.manual_seed(1)
+    torch.testing.assert_close(term(x), 16.0 * sum(weights[:, i, None] * experts[i] for i in range(4)))
+    assert torch.equal(term.eval()(x), term(x))
+
+
+def test_several_losses_are_weighted_and_summed():
+    x, alone = torch.randn(2, 5, 6), []
+    for balance in ({"switch": 0.5}, {"z": 0.25}, {"switch": 0.5, "z": 0.25}, {"entropy": -1.0}):
+        model = build(balance=balance)
+        model(x)
+        alone.append(collect_aux(model)["balance"])
+    torch.testing.assert_close(alone[0] + alone[1], alone[2])
+    assert alone[3] < 0
+
+
+def test_the_response_mask_counts_learned_tokens_alone():
+    model, x = build(balance={"z": 1.0}, options={"mask": "response"}), torch.randn(2, 5, 6)
+    response = torch.rand(2, 5) < 0.5
+    with use_tokens(TokenContext(response=response)):
+        model(x)
+        loss = collect_aux(model)["balance"]
+    torch.testing.assert_close(loss, (x @ model[0].low_rank.gate.T).logsumexp(-1)[response].square().mean())
+    model(x)
+    with pytest.raises(UserError, match="^0: mask 'response' needs to know the learned tokens"):
+        collect_aux(model)
+
+
+@pytest.mark.parametrize("gate_input", ["task", "modality"])
+def test_a_gate_by_ids_learns_a_row_per_id_and_says_what_is_missing(gate_input):
+    model = build(options={"gate_input": gate_input, "ids": 3})
+    assert model[0].low_rank.gate.shape == (4, 3)
+    with use_tokens(TokenContext(**{gate_input: torch.tensor([[0, 2]])})):
+        model(torch.randn(1, 2, 6)).sum().backward()
+    assert (model[0].low_rank.gate.grad.abs().amax(0) > 0).tolist() == [True, False, True]
+    with pytest.raises(UserError, match=f"^0: its gate reads {gate_input} of every token"):
+        model(torch.randn(1, 2, 6))
+
+
+def test_the_layer_and_its_gate_may_share_a_product():
+    model, x = build(), torch.randn(2, 5, 6)
+    alone = build(dropout=1e-9)  # masks forbid it
+    torch.testing.assert_close(model(x), alone(x))
+    assert model[0].low_rank._shares_a_product(x) and not alone[0].low_rank._shares_a_product(x)

@@ -105,5 +105,5 @@ def test_missing_or_foreign_contexts_are_refused(monkeypatch):
         collect_aux(model)
     with pytest.raises(UserError, match=r"^0: the token context describes \(2, 2\) = 4 tokens, but the gate saw 6"):
         step(model, valid=torch.ones(2, 2, dtype=torch.bool))
-    with pytest.raises(UserError, match="^0: balance: localized needs the task"):
-        step(mixture(balance="localized"))
+    with pytest.raises(UserError, match="^0: localized_balance needs the task"):
+        step(mixture(balance="localized_balance"))
