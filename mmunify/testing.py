@@ -174,7 +174,8 @@ def _expect_gradients(module: nn.Module, answers: Sequence[Tensor]) -> None:
 
 
 def _expect_grid(grid: tuple[int, int] | None, slots: int) -> None:
-    _expect(grid is None or grid[0] * grid[1] == slots, f"a grid of {grid} has not the {slots} cells of the layout")
+    whole = grid is None or slots % (grid[0] * grid[1]) == 0  # the raster of one frame or tile, of which there are some
+    _expect(whole, f"{slots} slots of the layout are no whole number of rasters of {grid}")
 
 
 def _expect_shape(what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:

@@ -1,10 +1,7 @@
 """A small MLP, token by token."""
 
-from collections.abc import Iterator
-
-from torch import nn
-
 from mmunify.errors import UserError
+from mmunify.layers.projector import projector
 from mmunify.parts import Adapter, Context
 from mmunify.registry import ADAPTERS
 from mmunify.types import Embeds, Features, Layout
@@ -30,8 +27,7 @@ class MLPAdapter(Adapter):
         super().__init__()
         if depth < 1:
             raise UserError(f"depth of an mlp adapter is the number of its linears, at least 1; got {depth}")
-        widths = [in_dim, *[hidden_dim or out_dim] * (depth - 1), out_dim]
-        self.layers = nn.Sequential(*_linears(widths))
+        self.layers = projector(in_dim, *[hidden_dim or out_dim] * (depth - 1), out_dim)
 
     def layout(self, layout: Layout) -> Layout:
         """Slots and grid stay as they are."""
@@ -40,10 +36,3 @@ class MLPAdapter(Adapter):
     def forward(self, features: Features, context: Context) -> Embeds:
         """(M, N, E) -> (M, N, D)."""
         return Embeds(tokens=self.layers(features.tokens), mask=features.mask)
-
-
-def _linears(widths: list[int]) -> Iterator[nn.Module]:
-    for index, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False)):
-        if index:
-            yield nn.GELU()
-        yield nn.Linear(fan_in, fan_out)

@@ -1,5 +1,7 @@
 """Learnable latents that resample the encoder's tokens."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -8,9 +10,12 @@ from mmunify.errors import UserError
 from mmunify.layers.attention import CrossAttention
 from mmunify.layers.feed_forward import FeedForward
 from mmunify.layers.positions import with_positions
+from mmunify.layers.temporal import TemporalPositions, tokens_per_frame
 from mmunify.parts import Adapter, Context
 from mmunify.registry import ADAPTERS
 from mmunify.types import Embeds, Features, Layout
+
+RASTER, FRAMES = (True, "both"), ("frames", "both")
 
 
 @ADAPTERS.register("perceiver")
@@ -26,7 +31,8 @@ class PerceiverAdapter(Adapter):
         num_heads: heads of the attention.
         head_dim: width of a head.
         hidden_dim: width inside the feed-forward; None = 4 dim.
-        positions: add 2-D positions to the tokens of a raster; for towers that say little about place.
+        positions: what the tokens are told of their place: true = 2-D positions in their raster, for towers that say
+            little about place; "frames" = a learned vector per frame (Flamingo's clips); "both".
 
     Raises:
         UserError: a depth below 1.
@@ -42,13 +48,14 @@ class PerceiverAdapter(Adapter):
         num_heads: int = 8,
         head_dim: int = 64,
         hidden_dim: int | None = None,
-        positions: bool = False,
+        positions: bool | Literal["frames", "both"] = False,
     ) -> None:
         super().__init__()
         if depth < 1:
             raise UserError(f"a perceiver needs a depth of at least 1, got {depth}")
         dim = dim or in_dim
         self.positions, self.num_queries = positions, num_queries
+        self.temporal = TemporalPositions(in_dim) if positions in FRAMES else None
         self.shrink = nn.Identity() if dim == in_dim else nn.Linear(in_dim, dim)
         self.latents = nn.Parameter(torch.randn(num_queries, dim))
         self.blocks = nn.ModuleList(PerceiverBlock(dim, num_heads, head_dim, hidden_dim) for _ in range(depth))
@@ -61,7 +68,8 @@ class PerceiverAdapter(Adapter):
 
     def forward(self, features: Features, context: Context) -> Embeds:
         """(M, N, E) -> (M, Q, D)."""
-        memory = self.shrink(with_positions(features) if self.positions else features.tokens)
+        tokens = with_positions(features) if self.positions in RASTER else features.tokens
+        memory = self.shrink(tokens if self.temporal is None else self.temporal(tokens, tokens_per_frame(features)))
         latents = self.latents.expand(len(memory), -1, -1)
         for block in self.blocks:
             latents = block(latents, memory, features.mask)

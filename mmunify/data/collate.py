@@ -77,11 +77,37 @@ def _items(examples: Sequence[Example], side: str, node: str) -> tuple[list[Medi
 def _media(examples: Sequence[Example], node: str, length: int) -> MediaBatch:
     items, document = _items(examples, "media", node)
     return MediaBatch(
-        values=torch.stack([item.values for item in items]),  # type: ignore[union-attr]
+        values=_with_items(_stack_values(items), examples, node),  # type: ignore[arg-type]
         slots=_slots(examples, "media", node, length),
         document=document,
         extent=torch.tensor([item.extent for item in items]),  # type: ignore[union-attr]
     )
+
+
+def _stack_values(items: Sequence[MediaItem]) -> Tensor:
+    """One tensor; items whose encoder knows their real size are filled up with zeros, at the end of every axis."""
+    values = [item.values for item in items]
+    sizes = torch.tensor([value.shape for value in values])
+    if bool((sizes == sizes[0]).all()) or not all(item.any_size for item in items):
+        return torch.stack(values)
+    stacked = values[0].new_zeros(len(values), *sizes.amax(dim=0).tolist())
+    for row, value in zip(stacked, values, strict=True):
+        row[tuple(slice(length) for length in value.shape)] = value
+    return stacked
+
+
+def _with_items(values: Tensor, examples: Sequence[Example], node: str) -> Tensor:
+    """Rows of regions begin with the number of their medium: the samples' own, shifted to items of the batch."""
+    numbers: list[int] = []
+    before: dict[str, int] = {}
+    for example in examples:
+        parts = [item.part_of for item in example.media.get(node, ())]
+        numbers += [before.get(part[0], 0) + part[1] for part in parts if part is not None]
+        for name, items in example.media.items():
+            before[name] = before.get(name, 0) + len(items)
+    if numbers:
+        values[:, 0] = torch.tensor(numbers)
+    return values
 
 
 def _outputs(examples: Sequence[Example], node: str, length: int) -> OutputBatch:

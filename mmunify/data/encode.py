@@ -1,19 +1,27 @@
 """Sample -> Example: ids, labels and slots of one conversation, with its media read and normalised."""
 
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from mmunify.data.chat import ChatTemplate, Segment, render
-from mmunify.data.pictures import prepare, read_picture
+from mmunify.data.pictures import prepare, prepare_views, read_picture
+from mmunify.data.regions import region_row
+from mmunify.data.sound import prepare_sound, read_sound
+from mmunify.data.targets import read_numbers, read_region_target
+from mmunify.data.video import open_clip, prepare_clip
 from mmunify.errors import DataError
+from mmunify.layers.clips import ClipPreprocess
+from mmunify.layers.region_frames import RegionPreprocess
+from mmunify.layers.sounds import SoundPreprocess
+from mmunify.layers.target_frames import RegionTarget
+from mmunify.layers.tiling import Dynamic
 from mmunify.tokens import TokenRegistry, format_call
-from mmunify.types import Layout, Media, ModelSpec, NodeSpec, Output, Sample, SlotSpec, Text
+from mmunify.tokens.slots import num_places, opening
+from mmunify.types import Layout, Media, ModelSpec, NodeSpec, Output, Preprocess, Sample, SlotSpec, Text
 
 IGNORED = -100
 """Label of a position that isn't learned."""
@@ -21,11 +29,21 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaItem:
-    """One medium for one encoder node: [F C H W] values, original extent, positions of its slots."""
+    """One medium for one encoder node.
+
+    Attributes:
+        values: [F C H W] of a picture or a clip, [K 1 B W] of a sound, [V] of a region.
+        extent: original (width, height); (samples, 1) of a sound.
+        slots: positions of its slots.
+        part_of: for a region, its medium: encoder node and number among the sample's items of that node.
+        any_size: whether items of other sizes may be packed with it: the encoder knows the real one from the extent.
+    """
 
     values: Tensor
     extent: tuple[int, int]
     slots: tuple[int, ...]
+    part_of: tuple[str, int] | None = None
+    any_size: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +93,8 @@ class SampleEncoder:
     ) -> None:
         self.spec, self.tokenizer, self.tokens = spec, tokenizer, tokens
         self.template, self.max_length = template, max_length
+        slots = [node.slot for node in spec.outputs.values() if node.slot is not None and not node.slot.as_text]
+        self.openings = tuple(dict.fromkeys(opening(slot) for slot in slots))
         self._ids: dict[str, list[int]] = {}
 
     def ids(self, text: str) -> list[int]:
@@ -132,6 +152,7 @@ class _Row:
         self.media: dict[str, list[MediaItem]] = {}
         self.outputs: dict[str, list[OutputItem]] = {}
         self._kinds: list[str] = []
+        self._extents: dict[str, list[tuple[int, int]]] = {}
         self._segments = 0
         self._position = 0
         self._tail = " "
@@ -140,6 +161,12 @@ class _Row:
         part = segment.part
         if isinstance(part, Text):
             self._tail = part.text[-1:] or self._tail
+            begun = next((string for string in self.encoder.openings if string in part.text), None)
+            if segment.learned and begun is not None:
+                raise DataError(
+                    f"sample {sample.id!r} opens an output slot with {begun!r} in its words and never fills it; put an "
+                    "Output there (in a record: a placeholder with an entry in outputs)"
+                )
             self.add(self.encoder.ids(part.text), segment.learned)
         elif isinstance(part, Media):
             self._place_media(part, sample)
@@ -162,14 +189,37 @@ class _Row:
             raise DataError(
                 f"sample {sample.id!r} holds a medium of kind {media.kind!r}; the model's encoders take {known}"
             )
-        values, extent = {}, (0, 0)
-        picture = _open(media.source, sample.id)
+        regions = isinstance(next(iter(nodes.values())).preprocess, RegionPreprocess)
+        items = self._read_regions(media, nodes, sample) if regions else _read_whole(media, nodes, sample)
         for name, node in nodes.items():
-            values[name], extent = _read(picture, node)
-        for name, node in nodes.items():
-            places = self._place_slots(node.slot, learned=False) if node.slot is not None else ()
-            self.media.setdefault(name, []).append(MediaItem(values=values[name], extent=extent, slots=places))
+            slot = _slot(node, items[name].extent)
+            places = self._place_slots(slot, learned=False) if slot is not None else ()
+            self.media.setdefault(name, []).append(replace(items[name], slots=places))
+        self._extents.setdefault(media.kind, []).append(items[next(iter(nodes))].extent)
         self._kinds.append(media.kind)
+
+    def _read_regions(self, media: Media, nodes: Mapping[str, NodeSpec], sample: Sample) -> dict[str, MediaItem]:
+        return {name: self._read_region(media, node.preprocess, sample) for name, node in nodes.items()}
+
+    def _read_region(self, media: Media, preprocess: Any, sample: Sample) -> MediaItem:
+        """A region of the latest medium that its node reads, or of the one whose number the source is."""
+        known = self.encoder.spec.media
+        named = [preprocess.medium, *(name for name, node in known.items() if node.kind == preprocess.medium)]
+        reader = next((name for name in named if name in known), "")
+        extents = self._extents.get(known[reader].kind, []) if reader else []
+        number = media.source if isinstance(media.source, int) else len(extents) - 1
+        if media.region is None or not 0 <= number < len(extents):
+            raise DataError(
+                f"sample {sample.id!r}: a medium of kind {media.kind!r} needs region: and a medium of "
+                f"{preprocess.medium!r} before it; got region {media.region!r} and source {media.source!r} "
+                f"after {len(extents)} of them"
+            )
+        frame = known[reader].preprocess or preprocess
+        try:
+            row = region_row(media.region, extents[number], frame, preprocess)
+        except DataError as error:
+            raise DataError(f"sample {sample.id!r}: {error}") from error
+        return MediaItem(values=row, extent=extents[number], slots=(), part_of=(reader, number))
 
     def _place_output(self, output: Output, learned: bool, sample: Sample, prompt: bool) -> None:
         nodes = {name: node for name, node in self.encoder.spec.outputs.items() if node.kind == output.kind}
@@ -182,24 +232,40 @@ class _Row:
             raise DataError(f"sample {sample.id!r}: no head makes an output of kind {output.kind!r}; they make {known}")
         if made and output.target is None and not prompt:
             raise DataError(f"sample {sample.id!r}: no target for its {output.kind} output, which {list(made)} learn")
+        places = self._place_shared(made, learned)
         for name, node in made.items():
-            places = self._place_slots(node.slot, learned) if node.slot is not None else ()
-            target = None if output.target is None else _target(output.target, node, sample.id)
-            item = OutputItem(target=target, slots=places, condition=self._condition(output.condition, sample))
+            condition = self._condition(output.condition, node, sample)
+            source = output.target.get(name) if isinstance(output.target, Mapping) else output.target
+            target = None if source is None else self._target(source, node, condition, sample)
+            item = OutputItem(target=target, slots=places[name], condition=condition)
             self.outputs.setdefault(name, []).append(item)
 
+    def _place_shared(self, made: Mapping[str, NodeSpec], learned: bool) -> dict[str, tuple[int, ...]]:
+        """Positions of one output for every node; nodes whose slots begin with the same string share the longest."""
+        places: dict[str, tuple[int, ...]] = {name: () for name, node in made.items() if node.slot is None}
+        slots = {name: node.slot for name, node in made.items() if node.slot is not None}
+        for begin in dict.fromkeys(opening(slot) for slot in slots.values()):
+            sharing = {name: slot for name, slot in slots.items() if opening(slot) == begin}
+            whole = self._place_slots(max(sharing.values(), key=num_places), learned)
+            places |= {name: whole[: num_places(slot)] for name, slot in sharing.items()}
+        return places
+
     def _place_slots(self, slot: SlotSpec, learned: bool) -> tuple[int, ...]:
-        """Delimiters, strings and slot positions of one item; returns the slot positions."""
+        """Delimiters, strings and slot positions of one item; returns its positions, see `num_places`."""
         self.add(self.encoder.ids(slot.opens), learned and "opens" in slot.learned)
+        first = len(self.input_ids) - 1
         self._segments += 1
         places: list[int] = []
+        written: list[int] = []
         shared = self._position
         for run in (slot.layout or Layout(runs=())).runs:
             if run.token:
-                self.add(self.encoder.ids(run.token), learned and "inside" in slot.learned)
+                self.add(self.encoder.ids(run.token), learned and not slot.learned.isdisjoint(("inside", run.token)))
+                written.append(len(self.input_ids) - 1)
                 continue
             places += range(len(self.input_ids), len(self.input_ids) + run.slots)
             self.add(self.encoder.ids(self.encoder.tokens.slot) * run.slots, learned=False)
+        places = places or written
         for place in places:
             self.segment[place] = self._segments
             self.full[place] = slot.attention == "full"
@@ -208,9 +274,26 @@ class _Row:
         if slot.positions == "shared":
             self._position = shared + 1
         self.add(self.encoder.ids(slot.closes), learned and "closes" in slot.learned)
-        return tuple(places)
+        return tuple(places or [first])
 
-    def _condition(self, index: int | None, sample: Sample) -> tuple[str, int] | None:
+    def _target(self, source: Any, node: NodeSpec, condition: tuple[str, int] | None, sample: Sample) -> Tensor:
+        """[C H W] of a picture, a region in its encoder's frame, or numbers where the node reads no picture."""
+        try:
+            if node.preprocess is None:
+                return read_numbers(source)
+            if isinstance(node.preprocess, RegionTarget):
+                kind = node.preprocess.frame.kind
+                extent = None if condition is None else self._extents[kind][condition[1]]
+                return read_region_target(source, extent, node.preprocess)
+            return prepare(read_picture(source), node.preprocess)
+        except DataError as error:
+            raise DataError(f"sample {sample.id!r}: {error}") from error
+
+    def _condition(self, index: int | None, node: NodeSpec, sample: Sample) -> tuple[str, int] | None:
+        """The medium that an output starts from; a region is one of the latest medium where nothing else is said."""
+        if index is None and isinstance(node.preprocess, RegionTarget):
+            kinds = [kind == node.preprocess.frame.kind for kind in self._kinds]
+            index = len(kinds) - 1 - kinds[::-1].index(True) if any(kinds) else None
         if index is None:
             return None
         if index >= len(self._kinds):
@@ -218,8 +301,13 @@ class _Row:
                 f"sample {sample.id!r}: an output starts from medium {index}, but only {len(self._kinds)} came before"
             )
         kind = self._kinds[index]
-        node = next(name for name, node in self.encoder.spec.media.items() if node.kind == kind)
-        return node, self._kinds[:index].count(kind)
+        if isinstance(node.preprocess, RegionTarget) and kind != node.preprocess.frame.kind:
+            raise DataError(
+                f"sample {sample.id!r}: a {node.preprocess.kind} of medium {index}, of kind {kind!r}; its head looks "
+                f"at media of kind {node.preprocess.frame.kind!r}"
+            )
+        name = next(name for name, each in self.encoder.spec.media.items() if each.kind == kind)
+        return name, self._kinds[:index].count(kind)
 
 
 def _open(source: Any, sample_id: str) -> Any:
@@ -229,15 +317,42 @@ def _open(source: Any, sample_id: str) -> Any:
         raise DataError(f"sample {sample_id!r}: {error}") from error
 
 
-def _read(picture: Any, node: NodeSpec) -> tuple[Tensor, tuple[int, int]]:
-    """[1 C H W] values and the original (width, height)."""
-    if node.preprocess is None:
-        raise DataError(f"the encoder of {node.kind!r} states no preprocessing, so its media can't be read")
-    return prepare(picture, node.preprocess).unsqueeze(0), picture.size
+def _read_whole(media: Media, nodes: Mapping[str, NodeSpec], sample: Sample) -> dict[str, MediaItem]:
+    """Every node's own numbers of one medium; all nodes of its kind read it the same way."""
+    preprocess = next(iter(nodes.values())).preprocess
+    reader = next((reader for kind, reader in STREAMS.items() if isinstance(preprocess, kind)), None)
+    if reader is None:
+        return _read_pictures(media, nodes, sample)
+    open_medium, prepare_medium = reader
+    try:
+        medium = open_medium(media.source)
+        values = {name: prepare_medium(medium, node.preprocess) for name, node in nodes.items()}
+    except DataError as error:
+        raise DataError(f"sample {sample.id!r}: {error}") from error
+    return {name: MediaItem(values=value, extent=medium.extent, slots=()) for name, value in values.items()}
 
 
-def _target(source: Any, node: NodeSpec, sample_id: str) -> Tensor:
-    """[C H W] of a picture, or the numbers themselves where the node reads no picture."""
-    if node.preprocess is None:
-        return torch.as_tensor(np.asarray(source), dtype=torch.float32)
-    return prepare(_open(source, sample_id), node.preprocess)
+STREAMS: dict[type[Preprocess], tuple[Callable[..., Any], Callable[..., Tensor]]] = {
+    ClipPreprocess: (open_clip, prepare_clip),
+    SoundPreprocess: (read_sound, prepare_sound),
+}
+"""Preprocessing of media that are no pictures -> what opens one, and what makes an encoder's numbers of it."""
+
+
+def _read_pictures(media: Media, nodes: Mapping[str, NodeSpec], sample: Sample) -> dict[str, MediaItem]:
+    """Every node's own view, or views, of one picture."""
+    picture = _open(media.source, sample.id)
+    items = {}
+    for name, node in nodes.items():
+        if node.preprocess is None:
+            raise DataError(f"the encoder of {node.kind!r} states no preprocessing, so its media can't be read")
+        views = prepare_views(picture, node.preprocess)
+        any_size = isinstance(node.preprocess, Dynamic)
+        items[name] = MediaItem(values=views, extent=picture.size, slots=(), any_size=any_size)
+    return items
+
+
+def _slot(node: NodeSpec, extent: tuple[int, int]) -> SlotSpec | None:
+    """How an item of this size lies in the sequence."""
+    dynamic = node.slot is not None and isinstance(node.preprocess, Dynamic)
+    return node.preprocess.slot(node.slot, extent) if dynamic else node.slot  # type: ignore[union-attr]

@@ -1,22 +1,17 @@
 """CLIP's vision tower, from transformers."""
 
-import json
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmunify.encoders._pictures import single_frame
-from mmunify.errors import CheckpointError, UserError
-from mmunify.layers.weights import check_weights
+from mmunify.encoders._towers import CLIP, absolute_layer, build_tower, statistics, tower_grid
 from mmunify.parts import Context, Encoder
 from mmunify.registry import ENCODERS
 from mmunify.types import Features, Layout, Preprocess
 
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-KINDS = ("clip", "clip_vision_model")
+MEAN, STD = CLIP.mean, CLIP.std
 
 
 @ENCODERS.register("clip")
@@ -56,16 +51,15 @@ class CLIPEncoder(Encoder):
         revision: str | None = None,
     ) -> None:
         super().__init__()
-        self.model = _build_tower(path, config, dtype, revision)
+        self.model = build_tower(CLIP, path, config, dtype, revision)
         self.external = path
         settings = self.model.config
         self.layer, self.layers, self.drop_class, self.pooled = layer, list(layers), drop_class, pooled
-        self._states = {index: _absolute(index, settings.num_hidden_layers) for index in [layer, *layers]}
+        self._states = {index: absolute_layer(CLIP, index, settings.num_hidden_layers) for index in [layer, *layers]}
         self._truncate()
         self.out_dim: int = settings.hidden_size
-        side = settings.image_size // settings.patch_size
-        self._grid = (side, side)
-        mean, std = _statistics(path, revision)
+        self._grid = tower_grid(settings)
+        mean, std = statistics(CLIP, path, revision)
         size = (settings.image_size, settings.image_size)
         self.preprocess = Preprocess(size=size, mean=mean, std=std, fit=fit)
 
@@ -101,80 +95,3 @@ class CLIPEncoder(Encoder):
             return
         self.model.post_layernorm = nn.Identity()
         self.model.encoder.layers = self.model.encoder.layers[: max(self._states.values())]
-
-
-def _absolute(layer: int, depth: int) -> int:
-    if not -depth - 1 <= layer <= depth:
-        raise UserError(
-            f"clip has no layer {layer}: its {depth} layers make hidden states 0..{depth}, "
-            f"or {-depth - 1}..-1 from the end"
-        )
-    return layer % (depth + 1)
-
-
-def _build_tower(path: str | None, config: dict | None, dtype: str, revision: str | None) -> Any:
-    """Weights of `path`; random ones, or on the meta device none at all, of a configuration."""
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
-    on_meta = torch.get_default_device().type == "meta"
-    if path is None or (on_meta and config is not None):
-        settings = _given_settings(config)
-    else:
-        settings = _read_settings(path, revision)
-    described = CLIPVisionConfig(**{key: value for key, value in settings.items() if key != "model_type"})
-    if path is None or on_meta:
-        return CLIPVisionModel(described)
-    return _load_tower(path, described, dtype, revision)
-
-
-def _given_settings(config: dict | None) -> dict[str, Any]:
-    if config is None:
-        raise UserError(
-            "a clip encoder needs path: (hub id or folder) or config: (arguments of CLIPVisionConfig); got neither"
-        )
-    return dict(config)
-
-
-def _read_settings(path: str, revision: str | None) -> dict[str, Any]:
-    settings = _read_json(path, "config.json", revision)
-    kind = settings.get("model_type")
-    if kind not in KINDS:
-        raise UserError(f"{path!r} holds a model of type {kind!r}, not a CLIP vision tower ({' or '.join(KINDS)})")
-    return settings.get("vision_config", settings)
-
-
-def _load_tower(path: str, config: Any, dtype: str, revision: str | None) -> Any:
-    from transformers import CLIPVisionModel
-
-    if Path(path).is_dir():
-        check_weights(path)
-    hub: dict[str, Any] = {"revision": revision, "use_safetensors": True, "output_loading_info": True}
-    try:
-        loaded: Any = CLIPVisionModel.from_pretrained(path, config=config, dtype=getattr(torch, dtype), **hub)
-    except Exception as error:  # OSError, RuntimeError on shapes, ...: all mean that the files can't be used
-        raise CheckpointError(f"the clip tower {path!r} cannot be loaded: {error}") from error
-    model, report = loaded
-    if report["missing_keys"]:
-        names = sorted(report["missing_keys"])
-        raise CheckpointError(f"{path!r} lacks {len(names)} tensors of its vision tower, first {names[0]!r}")
-    return model
-
-
-def _statistics(path: str | None, revision: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the folder's image processor, or CLIP's own."""
-    local = path is not None and (Path(path).is_dir() or torch.get_default_device().type != "meta")
-    found = _read_json(str(path), "preprocessor_config.json", revision, required=False) if local else {}
-    return tuple(found.get("image_mean", MEAN)), tuple(found.get("image_std", STD))
-
-
-def _read_json(path: str, name: str, revision: str | None, required: bool = True) -> dict[str, Any]:
-    from transformers.utils import cached_file
-
-    try:
-        file = cached_file(path, name, revision=revision, _raise_exceptions_for_missing_entries=required)
-    except OSError as error:
-        raise CheckpointError(f"the clip tower {path!r} cannot be found: {error}") from error
-    if file is None:
-        return {}
-    with open(file, encoding="utf-8") as stream:
-        return json.load(stream)

@@ -47,11 +47,16 @@ class CrossAttention(nn.Module):
         queries: Float[Tensor, "M Q D"],
         memory: Float[Tensor, "M N K"],
         mask: Bool[Tensor, "M N"] | None = None,
+        places: Float[Tensor, "N K"] | None = None,
     ) -> Float[Tensor, "M Q D"]:
-        """Attend. `mask` is True where the memory is real; an item without any real position gets zeros plus bias."""
+        """Attend. `mask` is True where the memory is real; an item without any real position gets zeros plus bias.
+
+        `places` are added to the memory where keys are made of it, not where values are.
+        """
+        keys = memory if places is None else memory + places
         q, k, v = (
             rearrange(x, "m n (h d) -> m h n d", h=self.num_heads)
-            for x in (self.query(queries), self.key(memory), self.value(memory))
+            for x in (self.query(queries), self.key(keys), self.value(memory))
         )
         dropout = self.dropout if self.training else 0.0
         if mask is None:

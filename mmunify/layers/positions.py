@@ -38,7 +38,7 @@ def sincos_2d(
 
 
 def with_positions(features: Features) -> Float[Tensor, "M N E"]:
-    """The tokens of a raster plus their 2-D positions.
+    """The tokens of a raster plus their 2-D positions; those of several rasters (frames, tiles) get the same ones.
 
     Raises:
         DataError: the features have no grid.
@@ -46,4 +46,5 @@ def with_positions(features: Features) -> Float[Tensor, "M N E"]:
     tokens = features.tokens
     if features.grid is None:
         raise DataError(f"positions: true needs features with a grid; {tokens.shape[1]} tokens came without one")
-    return tokens + sincos_2d(features.grid, tokens.shape[2], device=tokens.device).to(tokens.dtype)
+    table = sincos_2d(features.grid, tokens.shape[2], device=tokens.device).to(tokens.dtype)
+    return tokens + table.repeat(tokens.shape[1] // len(table), 1)

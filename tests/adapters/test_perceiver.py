@@ -65,3 +65,13 @@ def test_an_item_without_any_token_falls_back_to_its_latents():
 def test_depth_zero_is_refused():
     with pytest.raises(UserError, match="depth of at least 1, got 0"):
         PerceiverAdapter(8, 16, **{**TINY, "depth": 0})
+
+
+def test_frames_of_a_clip_are_told_apart():
+    torch.manual_seed(0)
+    clip = Features(tokens=torch.randn(2, 12, 8), grid=(2, 2))
+    turned = Features(tokens=clip.tokens.roll(4, dims=1), grid=(2, 2))
+    for positions, least, most in (("frames", 1e-4, 10.0), (True, 0.0, 1e-5), ("both", 1e-4, 10.0)):
+        adapter = PerceiverAdapter(8, 16, **TINY, positions=positions).eval()
+        moved = (adapter(clip, Context()).tokens - adapter(turned, Context()).tokens).abs().max()
+        assert least <= moved <= most, positions

@@ -3,6 +3,7 @@
 def example(folder): return {...}     # arguments of its node beside the widths; files go into `folder`
 def example_condition(in_dim): ...    # de-tokenizers: a Condition of two items
 def example_values(): ...             # encoders of other media than pictures
+def example_context(): ...            # encoders that read another node's features
 """
 
 import importlib.util

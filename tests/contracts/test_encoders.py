@@ -5,12 +5,28 @@ from mmunify.registry import ENCODERS
 from mmunify.testing import check_encoder
 
 
+class InContext(Encoder):
+    """An encoder that needs more of its context than its values: `example_context()` gives it."""
+
+    def __init__(self, encoder, context):
+        super().__init__()
+        self.encoder, self.context = encoder, context
+        self.out_dim, self.preprocess = encoder.out_dim, encoder.preprocess
+
+    def layout(self, extent=None):
+        return self.encoder.layout(extent)
+
+    def forward(self, values, context):
+        return self.encoder(values, self.context)
+
+
 @pytest.mark.parametrize("name", ENCODERS.names())
 def test_contract(name, build_example):
     encoder, examples = build_example(ENCODERS, name)
     assert isinstance(encoder, Encoder)
     values = examples.example_values() if hasattr(examples, "example_values") else None
-    check_encoder(encoder, values)
+    checked = InContext(encoder, examples.example_context()) if hasattr(examples, "example_context") else encoder
+    check_encoder(checked, values)
 
 
 @pytest.mark.parametrize("name", ENCODERS.names())
@@ -18,3 +34,12 @@ def test_layout_does_not_depend_on_the_call(name, build_example):
     encoder, _ = build_example(ENCODERS, name)
     assert encoder.layout((640, 480)) == encoder.layout((640, 480))
     assert encoder.layout((640, 480)).num_slots > 0
+
+
+@pytest.mark.parametrize("name", ENCODERS.names())
+def test_state_dict_round_trip(name, build_example):
+    encoder, _ = build_example(ENCODERS, name)
+    tensors = {key: value.clone() for key, value in encoder.state_dict().items()}
+    other, _ = build_example(ENCODERS, name)
+    other.load_state_dict(tensors)
+    assert all(bool((other.state_dict()[key] == value).all()) for key, value in tensors.items())

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from mmunify.data.collate import collate
+from mmunify.data.encode import Example, MediaItem
 from mmunify.errors import DataError
 
 
@@ -48,3 +50,35 @@ def test_full_attention_is_not_plain(processor, make_sample):
 def test_nothing_to_collate(processor):
     with pytest.raises(DataError, match="empty list"):
         processor.collate([])
+
+
+def example_of(**media):
+    return Example(input_ids=[], labels=[], position_ids=[], segment=[], full=[], media=media)
+
+
+def test_items_of_any_size_are_filled_up_with_zeros():
+    shapes = [(3, 3, 4, 6), (1, 3, 8, 2)]
+    items = [MediaItem(values=torch.ones(shape), extent=(1, 1), slots=(), any_size=True) for shape in shapes]
+    values = collate([example_of(image=items[:1]), example_of(image=items[1:])]).media["image"].values
+    assert values.shape == (2, 3, 3, 8, 6)
+    assert values[0, :, :, :4].min() == 1 and not values[0, :, :, 4:].any()
+    assert values[1, :1, :, :, :2].min() == 1 and values[1].sum() == 3 * 8 * 2
+
+
+def test_items_of_one_size_must_have_it():
+    items = [MediaItem(values=torch.ones(frames, 3, 4, 4), extent=(1, 1), slots=()) for frames in (1, 2)]
+    with pytest.raises(RuntimeError, match="equal size"):
+        collate([example_of(image=items)])
+
+
+def test_regions_find_their_medium_in_the_batch():
+    picture = MediaItem(values=torch.zeros(1, 3, 4, 4), extent=(4, 4), slots=())
+    part = lambda number: MediaItem(  # noqa: E731
+        values=torch.full((5,), 0.5), extent=(4, 4), slots=(), part_of=("image", number)
+    )
+    first = example_of(image=[picture, picture], region=[part(1), part(0)])
+    second = example_of(image=[picture], region=[part(0)])
+    values = collate([first, second]).media["region"].values
+    assert values[:, 0].tolist() == [1, 0, 2]
+    assert (values[:, 1:] == 0.5).all()
+    assert first.media["region"][0].values[0] == 0.5

@@ -98,6 +98,33 @@ def test_size_reaches_towers_with_a_table_of_positions():
     assert check_encoder(encoder).grid == (3, 3)
 
 
+DINO = {"embed_dim": 24, "depth": 2, "num_heads": 3, "img_size": 28}
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "size", "shape"),
+    [
+        ("vit_small_patch14_dinov2", DINO, None, (2, 4, 24)),
+        ("vit_small_patch14_reg4_dinov2", DINO, None, (2, 4, 24)),
+        ("eva02_tiny_patch14_224", DINO, None, (2, 4, 24)),
+        ("eva_giant_patch14_224", {**DINO, "mlp_ratio": 2.0}, None, (2, 4, 24)),
+        ("vit_base_patch16_siglip_224", VIT, None, (2, 4, 24)),
+        ("vit_base_patch16_clip_224", VIT, None, (2, 4, 24)),
+        ("convnextv2_atto", SMALL_NET, 64, (2, 4, 24)),
+        ("resnet18", {"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 16)}, 64, (2, 4, 16)),
+    ],
+)
+def test_families_by_name(model, arguments, size, shape):
+    torch.manual_seed(0)
+    encoder = TimmEncoder(model=model, model_args=arguments, size=size).eval()
+    values = picture_values(encoder.preprocess)
+    features = encoder(values, Context())
+    assert features.tokens.shape == shape
+    assert features.grid == encoder.layout().runs[0].grid == (2, 2)
+    torch.testing.assert_close(encoder(values[1:], Context()).tokens, features.tokens[1:], atol=1e-5, rtol=0)
+    assert features.tokens.std() > 0
+
+
 # ------------------------------------------------------------------------------------------- folders
 
 

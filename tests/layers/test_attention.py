@@ -68,3 +68,12 @@ def test_one_head_by_hand():
     x = torch.randn(1, 3, 4, dtype=torch.float64)
     scores = F.softmax(attention.query(x) @ attention.key(x).transpose(1, 2) / 2, dim=-1)
     torch.testing.assert_close(attention(x, x), attention.output(scores @ attention.value(x)))
+
+
+def test_places_reach_the_keys_alone():
+    torch.manual_seed(0)
+    attention = CrossAttention(dim=4, num_heads=1, bias=False).double()
+    x, places = torch.randn(1, 3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    scores = F.softmax(attention.query(x) @ attention.key(x + places).transpose(1, 2) / 2, dim=-1)
+    wanted = attention.output(scores @ attention.value(x))
+    torch.testing.assert_close(attention(x, x, None, places), wanted)

@@ -47,6 +47,11 @@ def test_with_positions_adds_to_every_item():
     torch.testing.assert_close(with_positions(features)[1], sincos_2d((2, 3), 8))
 
 
+def test_every_frame_gets_the_positions_of_its_raster():
+    features = Features(tokens=torch.zeros(1, 18, 8), grid=(2, 3))
+    torch.testing.assert_close(with_positions(features)[0], sincos_2d((2, 3), 8).repeat(3, 1))
+
+
 def test_with_positions_needs_a_raster():
     with pytest.raises(DataError, match="5 tokens came without one"):
         with_positions(Features(tokens=torch.zeros(1, 5, 8)))

@@ -1,8 +1,13 @@
-"""Our qformer = transformers' BLIP-2 Q-Former with mapped weights."""
+"""Our qformer = transformers' Q-Formers of BLIP-2 and InstructBLIP with mapped weights."""
 
 import pytest
 import torch
-from transformers import Blip2QFormerConfig, Blip2QFormerModel
+from transformers import (
+    Blip2QFormerConfig,
+    Blip2QFormerModel,
+    InstructBlipQFormerConfig,
+    InstructBlipQFormerModel,
+)
 
 from mmunify.adapters.qformer import QFormerAdapter
 from mmunify.parts import Context
@@ -24,6 +29,23 @@ PIECES = {
     "feed_forward.expand": "intermediate_query.dense",
     "feed_forward.reduce": "output_query.dense",
     "feed_forward_norm": "output_query.LayerNorm",
+    "text_feed_forward.expand": "intermediate.dense",
+    "text_feed_forward.reduce": "output.dense",
+    "text_feed_forward_norm": "output.LayerNorm",
+}
+EMBEDDINGS = {
+    "text.words.weight": "embeddings.word_embeddings.weight",
+    "text.positions.weight": "embeddings.position_embeddings.weight",
+    "norm.weight": "embeddings.layernorm.weight",
+    "norm.bias": "embeddings.layernorm.bias",
+}
+UNREAD = ("encoder.layer.2.intermediate.", "encoder.layer.2.output.")
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "encoder_hidden_size": 10,
 }
 
 
@@ -41,7 +63,7 @@ def build_pair(frequency: int, depth: int, num_queries: int = 6):
         hidden_size=16,
         num_hidden_layers=depth,
         num_attention_heads=4,
-        intermediate_size=40,
+        intermediate_size=64,
         encoder_hidden_size=10,
         cross_attention_frequency=frequency,
     )
@@ -53,7 +75,6 @@ def build_pair(frequency: int, depth: int, num_queries: int = 6):
         depth=depth,
         dim=16,
         num_heads=4,
-        hidden_dim=40,
         cross_attention_frequency=frequency,
     ).eval()
     given = theirs.state_dict()
@@ -97,3 +118,58 @@ def test_gradients_are_equal_too():
     for name, parameter in ours.named_parameters():
         if not name.startswith(("queries", "project")):
             torch.testing.assert_close(parameter.grad, wanted[their_name(name)].grad, atol=1e-4, rtol=1e-4)
+
+
+def build_with_text():
+    """Ours, and InstructBLIP's with the same weights; what its last layer does to words is read by nothing."""
+    theirs = randomize(InstructBlipQFormerModel(InstructBlipQFormerConfig(vocab_size=23, **SIZES))).eval()
+    ours = QFormerAdapter(
+        10, 16, num_queries=6, depth=3, dim=16, num_heads=4, cross_attention_frequency=2, vocab_size=23
+    )
+    given = theirs.state_dict()
+    weights = {name: given[their] for name, their in EMBEDDINGS.items()}
+    weights |= {name: given[their_name(name)] for name in ours.state_dict() if taken(name) and name not in weights}
+    unread = [name for name in given if name.startswith(UNREAD)]
+    assert len(weights) + len(unread) == len(given), "a tensor of theirs has no place in ours"
+    own = {"queries": torch.randn(6, 16), "project.weight": torch.eye(16), "project.bias": torch.zeros(16)}
+    ours.load_state_dict({**weights, **own})
+    return ours.eval(), theirs, weights
+
+
+def taken(name: str) -> bool:
+    return not name.startswith(("queries", "project", "text."))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_equals_instruct_blip(masked):
+    torch.manual_seed(0)
+    ours, theirs, _ = build_with_text()
+    tokens, ids = torch.randn(3, 7, 10), torch.randint(0, 23, (3, 5))
+    mask = torch.arange(7).expand(3, 7) < torch.tensor([[7], [4], [1]]) if masked else None
+    words = torch.arange(5).expand(3, 5) < torch.tensor([[5], [2], [1]]) if masked else None
+    answer = ours(Features(tokens=tokens, mask=mask), Context(side_ids=ids, side_mask=words)).tokens
+    seen = None if words is None else torch.cat([torch.ones(3, 6), words], dim=1).long()
+    wanted = theirs(
+        input_ids=ids,
+        attention_mask=seen,
+        query_embeds=ours.queries.expand(3, -1, -1),
+        encoder_hidden_states=tokens,
+        encoder_attention_mask=None if mask is None else mask.long(),
+    ).last_hidden_state[:, :6]
+    assert answer.std() > 0.1
+    torch.testing.assert_close(answer, wanted, atol=1e-5, rtol=0)
+
+
+def test_equals_blip2_with_text_as_embeddings():
+    torch.manual_seed(0)
+    ours, _, _ = build_with_text()
+    theirs = Blip2QFormerModel(Blip2QFormerConfig(use_qformer_text_input=True, **SIZES)).eval()
+    weights = {their_name(name): tensor for name, tensor in ours.state_dict().items() if taken(name)}
+    report = theirs.load_state_dict(weights, strict=False)
+    assert not report.unexpected_keys
+    assert all(name.startswith(UNREAD) for name in report.missing_keys)
+    tokens, ids = torch.randn(3, 7, 10), torch.randint(0, 23, (3, 5))
+    both = torch.cat([ours.queries.expand(3, -1, -1), ours.text(ids)], dim=1)
+    wanted = theirs(query_embeds=both, query_length=6, encoder_hidden_states=tokens).last_hidden_state[:, :6]
+    answer = ours(Features(tokens=tokens), Context(side_ids=ids)).tokens
+    torch.testing.assert_close(answer, wanted, atol=1e-5, rtol=0)

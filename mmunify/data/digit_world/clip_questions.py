@@ -1,0 +1,138 @@
+"""Questions about a clip with exactly one right, short answer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmunify.data.digit_world.clips import DIRECTIONS, Clip, Plot, make_clip
+from mmunify.data.digit_world.handwriting import Split
+from mmunify.data.digit_world.words import ask, choose, join_words, name_of
+
+CLIP_PHRASES: dict[str, Sequence[str]] = {
+    "direction": ("Which way does the {name} move?", "Where does the {name} move to?"),
+    "mover": ("Which digit moves to the {side}?",),
+    "leaves_first": ("Which digit leaves first?", "Which digit leaves the picture first?"),
+    "leaves_last": ("Which digit leaves last?", "Which digit leaves the picture last?"),
+    "enters_first": ("Which digit enters first?", "Which digit enters the picture first?"),
+    "enters_last": ("Which digit enters last?", "Which digit enters the picture last?"),
+    "leave_order": ("In which order do the digits leave?",),
+    "enter_order": ("In which order do the digits enter?",),
+}
+"""Kind of question -> how it is asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipQuestion:
+    """A question, its only answer, its kind (a key of `CLIP_PHRASES`), and the digit that it is about, if it is one."""
+
+    text: str
+    answer: str
+    kind: str
+    subject: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What fills the phrases, the answer, and the digit that it is about."""
+
+    answer: str
+    words: Mapping[str, str]
+    subject: int | None = None
+
+
+Asker = Callable[[Clip, np.random.Generator], _Found | None]
+"""What asks one kind of question; None where the clip leaves no clear answer."""
+
+
+def _name(clip: Clip, index: int) -> str:
+    return name_of(clip.movers[index].digit)
+
+
+def _ask_direction(clip: Clip, rng: np.random.Generator) -> _Found:
+    index = int(rng.integers(len(clip.movers)))
+    answer = f"to the {clip.movers[index].direction}"
+    return _Found(answer=answer, words={"name": _name(clip, index)}, subject=index)
+
+
+def _ask_mover(clip: Clip, rng: np.random.Generator) -> _Found | None:
+    side = choose(rng, list(DIRECTIONS))
+    found = [index for index, mover in enumerate(clip.movers) if mover.direction == side]
+    if len(found) != 1:
+        return None
+    return _Found(answer=f"the {_name(clip, found[0])}", words={"side": side}, subject=found[0])
+
+
+def in_order(clip: Clip, event: str) -> list[int]:
+    """Digits in the order in which they leave ("leaves") or enter ("enters"); those that don't are left out."""
+    frames = {index: getattr(clip, event)(index) for index in range(len(clip.movers))}
+    return sorted((index for index, frame in frames.items() if frame is not None), key=lambda index: frames[index])
+
+
+def _ask_end(event: str, place: int) -> Asker:
+    def asker(clip: Clip, rng: np.random.Generator) -> _Found:
+        index = in_order(clip, event)[place]
+        return _Found(answer=f"the {_name(clip, index)}", words={}, subject=index)
+
+    return asker
+
+
+def _ask_order(event: str) -> Asker:
+    def asker(clip: Clip, rng: np.random.Generator) -> _Found:
+        names = [f"the {_name(clip, index)}" for index in in_order(clip, event)]
+        return _Found(answer=join_words(names), words={})
+
+    return asker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipKind:
+    """A kind of question: plots of clips that it fits, the fewest digits, and what asks it."""
+
+    plots: tuple[Plot, ...]
+    least: int
+    asker: Asker
+
+
+CLIP_KINDS = {
+    "direction": ClipKind(plots=("stay", "leave", "enter"), least=1, asker=_ask_direction),
+    "mover": ClipKind(plots=("stay",), least=2, asker=_ask_mover),
+    "leaves_first": ClipKind(plots=("leave",), least=2, asker=_ask_end("leaves", 0)),
+    "leaves_last": ClipKind(plots=("leave",), least=2, asker=_ask_end("leaves", -1)),
+    "enters_first": ClipKind(plots=("enter",), least=2, asker=_ask_end("enters", 0)),
+    "enters_last": ClipKind(plots=("enter",), least=2, asker=_ask_end("enters", -1)),
+    "leave_order": ClipKind(plots=("leave",), least=2, asker=_ask_order("leaves")),
+    "enter_order": ClipKind(plots=("enter",), least=2, asker=_ask_order("enters")),
+}
+"""Kind of question -> what it takes."""
+
+
+def make_clip_question(
+    rng: np.random.Generator,
+    kind: str,
+    num_digits: Sequence[int] = (1, 2, 3),
+    split: Split = "train",
+    num_frames: int = 8,
+    size: int = 64,
+    warp: float = 0.0,
+) -> tuple[Clip, ClipQuestion]:
+    """A clip and a question of one kind about it.
+
+    Args:
+        rng: all randomness comes from here.
+        kind: a key of `CLIP_KINDS`.
+        num_digits: numbers of digits that a clip may have; those too small for the kind are passed over.
+        split, num_frames, size, warp: see `make_clip`.
+
+    Raises:
+        DataError: clips of these settings cannot be made.
+    """
+    wanted = CLIP_KINDS[kind]
+    numbers = [number for number in num_digits if number >= wanted.least] or [wanted.least]
+    while True:
+        plot = wanted.plots[int(rng.integers(len(wanted.plots)))]
+        clip = make_clip(rng, plot, numbers[int(rng.integers(len(numbers)))], split, num_frames, size, warp)
+        found = wanted.asker(clip, rng)
+        if found is not None:
+            text = ask(rng, CLIP_PHRASES[kind], **found.words)
+            return clip, ClipQuestion(text=text, answer=found.answer, kind=kind, subject=found.subject)

@@ -1,0 +1,52 @@
+"""Clips as a data set."""
+
+import numpy as np
+import pytest
+
+from mmunify.data.datasets.digit_video import DigitVideo
+from mmunify.data.digit_world.clip_questions import CLIP_KINDS
+from mmunify.data.digit_world.clips import clip_masks, draw_clip
+from mmunify.errors import DataError
+from mmunify.registry import DATASETS
+
+
+def test_samples():
+    data = DATASETS.build({"name": "digit_video", "split": "test", "seed": 2})
+    kinds = set()
+    for index in range(40):
+        sample = data[index]
+        (clip, question), (answer,) = (turn.parts for turn in sample.turns)
+        facts = sample.facts
+        kinds.add(facts["kind"])
+        assert clip.kind == "video" and question.text and answer.text == facts["answer"]
+        np.testing.assert_array_equal(clip.source, draw_clip(facts["clip"]))
+        if "subject" in facts:
+            np.testing.assert_array_equal(facts["masks"], clip_masks(facts["clip"], facts["subject"]))
+            assert facts["masks"].shape == (8, 64, 64)
+        assert (sample.task, sample.source) == ("video_question", "digit_video")
+    assert kinds == set(CLIP_KINDS)
+
+
+def test_a_sample_is_a_function_of_seed_split_and_index():
+    first, second = DigitVideo()[7], DigitVideo(length=8)[7]
+    np.testing.assert_array_equal(first.turns[0].parts[0].source, second.turns[0].parts[0].source)
+    assert first.id == second.id == "digit_video-train-0-7"
+    assert DigitVideo("test")[7].facts["clip"] != first.facts["clip"] != DigitVideo(seed=1)[7].facts["clip"]
+
+
+def test_kinds_and_sizes():
+    data = DigitVideo(kinds={"leaves_first": 1.0}, num_digits=[2], num_frames=6, size=80)
+    sample = data[0]
+    assert sample.facts["kind"] == "leaves_first" and sample.turns[0].parts[0].source.shape == (6, 80, 80, 3)
+
+
+def test_wrong_settings():
+    with pytest.raises(DataError, match="no kind of clip question named 'directoin'; did you mean 'direction'"):
+        DigitVideo(kinds=["directoin"])
+    with pytest.raises(DataError, match="unknown split 'dev'"):
+        DigitVideo("dev")
+    with pytest.raises(DataError, match=r"num_digits=\[7\]"):
+        DigitVideo(num_digits=[7])
+    with pytest.raises(IndexError, match="sample 2 of a digit video set with 2 samples"):
+        DigitVideo(length=2)[2]
+    assert len(DigitVideo(length=2)) == 2
