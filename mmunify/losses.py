@@ -36,13 +36,48 @@ def cosine(
     return masked_sum(1 - F.cosine_similarity(prediction, target, dim=-1), mask)
 
 
+def euclidean(
+    prediction: Float[Tensor, "*items E"],
+    target: Float[Tensor, "*items E"],
+    mask: Bool[Tensor, "*items"] | None = None,
+) -> Float[Tensor, ""]:
+    """Length of the difference, per item; not squared (GILL, NExT-GPT). Its gradient is zero where they are equal."""
+    squared = (prediction - target).square().sum(dim=-1)
+    tiny = torch.finfo(squared.dtype).tiny
+    return masked_sum(torch.where(squared > 0, squared.clamp(min=tiny).sqrt(), 0.0), mask)
+
+
+def contrastive(
+    left: Float[Tensor, "K E"],
+    right: Float[Tensor, "K E"],
+    scale: Float[Tensor, ""],
+    all_left: Float[Tensor, "A E"] | None = None,
+    all_right: Float[Tensor, "A E"] | None = None,
+    first: int = 0,
+) -> Float[Tensor, ""]:
+    """Mean of both directions of InfoNCE (https://arxiv.org/abs/2103.00020), summed over the K pairs.
+
+    This is no sum over independent items: every other pair is a negative.
+
+    Args:
+        left, right: unit vectors of the pairs that count here.
+        scale: what similarities are multiplied with.
+        all_left, all_right: of the pairs of all processes; None = no others.
+        first: place of the first own pair among them.
+    """
+    wanted = torch.arange(first, first + len(left), device=left.device)
+    across = scale * left @ (right if all_right is None else all_right).T
+    back = scale * right @ (left if all_left is None else all_left).T
+    return (F.cross_entropy(across, wanted, reduction="sum") + F.cross_entropy(back, wanted, reduction="sum")) / 2
+
+
 def dice(
     logits: Float[Tensor, "K *pixels"], target: Float[Tensor, "K *pixels"], smooth: float = 1.0
 ) -> Float[Tensor, ""]:
     """One minus the soft Dice overlap of each mask (https://arxiv.org/abs/1606.04797), on probabilities.
 
     Args:
-        smooth: added above and below, so that two empty masks agree.
+        smooth: added above and below, so that two empty masks agree (0.001 is the published loss of LISA and GLaMM).
     """
     probability, truth = logits.sigmoid().flatten(1), target.flatten(1)
     overlap = (probability * truth).sum(1)

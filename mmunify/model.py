@@ -3,6 +3,7 @@
 Letters: see `mmunify.types`.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from mmunify.errors import PlacementError
 from mmunify.experts.low_rank._context import TokenContext, use_tokens
 from mmunify.experts.low_rank._routing import collect_aux
+from mmunify.heads._token_head import TokenHead
 from mmunify.layers.modes import set_modes
 from mmunify.parts import Adapter, Backbone, Context, Detokenizer, Draw, Encoder, Head, Tuner
 from mmunify.tokens import TokenRegistry
+from mmunify.tokens.slots import strings
 from mmunify.types import (
     Batch,
     Condition,
@@ -71,7 +74,7 @@ class UnifiedModel(nn.Module):
         self.heads, self.detokenizers = nn.ModuleDict(heads), nn.ModuleDict(detokenizers)
         self.wiring, self.tuners = dict(wiring), list(tuners)
         self.weights: dict[str, float] = dict(weights or {})
-        self.tokens = tokens or TokenRegistry()
+        self.tokens = _add_strings(tokens or TokenRegistry(), heads, backbone)
 
     # --------------------------------------------------------------------------------------- plain data
 
@@ -95,9 +98,17 @@ class UnifiedModel(nn.Module):
         return NodeSpec(kind=kind, slot=slot, preprocess=encoder.preprocess)  # type: ignore[arg-type]
 
     def _output_spec(self, node: str) -> NodeSpec:
-        head = self.heads[node]
-        preprocess = self.encoders[head.target].preprocess if head.target else None  # type: ignore[index]
-        return NodeSpec(kind=self.wiring[f"heads.{node}"].kind, slot=head.spec, preprocess=preprocess)  # type: ignore[arg-type]
+        head: Head = self.heads[node]  # type: ignore[assignment]
+        preprocess: Preprocess | None = self.encoders[head.target].preprocess if head.target else None  # type: ignore[assignment]
+        if isinstance(head, TokenHead) and (head.features or "") in self.encoders:
+            preprocess = head.target_preprocess(self.encoders[str(head.features)]) or preprocess  # type: ignore[arg-type]
+        return NodeSpec(kind=self.wiring[f"heads.{node}"].kind, slot=head.spec, preprocess=preprocess)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Hidden states that heads ask for; -1 = the last."""
+        heads = [head for head in self.heads.values() if isinstance(head, TokenHead)]
+        return tuple(sorted({layer for head in heads for layer in head.layers}))
 
     # --------------------------------------------------------------------------------------- forward
 
@@ -106,11 +117,11 @@ class UnifiedModel(nn.Module):
         features = self.encode(batch)
         hidden = None
         if self.backbone is not None:
-            document = batch.attention.document
-            task = batch.task[document.clamp(min=0)]
-            with use_tokens(TokenContext(valid=batch.attention.valid, task=task, document=document)):
+            nodes = [f"encoders.{name}" for name in self.encoders] + [f"heads.{name}" for name in self.heads]
+            with use_tokens(TokenContext.of(batch, nodes)):
                 inputs_embeds = self.embed(batch, features)
-                hidden = self.backbone(inputs_embeds, batch.attention, batch.position_ids, layers=())
+                layers = [layer for layer in self.layers if layer != -1]
+                hidden = self.backbone(inputs_embeds, batch.attention, batch.position_ids, layers=layers)
                 hidden = replace(hidden, aux={**hidden.aux, **collect_aux(self.backbone)})
         outputs = {name: out for name in self.heads if (out := self._run_head(name, hidden, batch, features))}
         outputs |= self._run_detokenizers(batch, features, outputs)
@@ -141,7 +152,8 @@ class UnifiedModel(nn.Module):
                 slots = batch.media[source].slots
                 embeds = place(embeds, slots, made, f"encoders.{source}", batch) if slots is not None else embeds
             elif self.training and _learns(adapter):
-                untouched = untouched + adapter(self._blank(source, embeds), Context()).tokens.sum() * 0
+                blank, kind = self._blank(source, adapter, embeds), self.wiring[f"adapters.{node}"].kind
+                untouched = untouched + adapter(blank, Context(kind=kind)).tokens.sum() * 0
         for node, head in self.heads.items():
             embeds, extra = self._embed_outputs(node, head, embeds, batch)  # type: ignore[arg-type]
             untouched = untouched + extra
@@ -175,13 +187,16 @@ class UnifiedModel(nn.Module):
             source=features.get(source) if source != node else None,
         )
 
-    def _blank(self, node: str, like: Tensor) -> Features:
+    def _blank(self, node: str, adapter: nn.Module, like: Tensor) -> Features:
         """Zero features of the smallest layout, so that a learning adapter takes part in a step without media."""
         encoder = self.encoders[node]
         layout = encoder.layout(None)  # type: ignore[operator]
-        grid = layout.runs[0].grid if len(layout.runs) == 1 else None
+        grids = {run.grid for run in layout.runs if run.slots}
+        grid = grids.pop() if len(grids) == 1 else None
         zeros = like.new_zeros(1, layout.num_slots, encoder.out_dim)  # type: ignore[arg-type]
-        return Features(tokens=zeros, grid=grid, pooled=zeros[:, 0])
+        needs: frozenset[str] = adapter.needs  # type: ignore[assignment]
+        layers = {int(need.removeprefix("layers:")): zeros for need in needs if need.startswith("layers:")}
+        return Features(tokens=zeros, grid=grid, pooled=zeros[:, 0], layers=layers)
 
     def _run_head(
         self, name: str, hidden: Hidden | None, batch: Batch, features: Mapping[str, Features]
@@ -288,3 +303,17 @@ def place(
 
 def _learns(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _add_strings(tokens: TokenRegistry, heads: Mapping[str, Head], backbone: Backbone | None) -> TokenRegistry:
+    """The registry with the strings of the heads' slots; new ones become rows of the backbone, a group per head."""
+    for node, head in heads.items():
+        own = strings(head.spec) if head.spec is not None else ()
+        wanted = tokens.with_signals([*own, *(head.strings if isinstance(head, TokenHead) else ())])
+        new = wanted.signals[len(tokens.signals) :]
+        tokens = wanted
+        if new and backbone is not None and backbone.tokenizer is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(zlib.crc32(f"strings/{node}".encode()))
+                backbone.add_tokens({f"signals_{node}": new})
+    return tokens

@@ -106,3 +106,33 @@ def test_no_item_is_zero_with_a_gradient(name):
     loss = getattr(losses, name)(prediction, torch.zeros(0, 4))
     loss.backward()
     assert float(loss.detach()) == 0
+
+
+def test_euclidean_is_the_length_and_its_gradient_is_finite_at_zero():
+    prediction, target = torch.randn(3, 4, 5), torch.randn(3, 4, 5)
+    torch.testing.assert_close(losses.euclidean(prediction, target), (prediction - target).norm(dim=-1).sum())
+    same = target.clone().requires_grad_()
+    losses.euclidean(same, target).backward()
+    assert float(same.grad.abs().sum()) == 0
+
+
+def test_contrastive_is_clips_loss_of_both_directions():
+    left, right = (torch.nn.functional.normalize(torch.randn(4, 6), dim=-1) for _ in range(2))
+    logits, wanted = 10 * left @ right.T, torch.arange(4)
+    by_hand = (
+        torch.nn.functional.cross_entropy(logits, wanted) + torch.nn.functional.cross_entropy(logits.T, wanted)
+    ) / 2
+    torch.testing.assert_close(losses.contrastive(left, right, torch.tensor(10.0)) / 4, by_hand)
+    parts = [losses.contrastive(left[i : i + 2], right[i : i + 2], torch.tensor(10.0), left, right, i) for i in (0, 2)]
+    torch.testing.assert_close(torch.stack(parts).sum() / 4, by_hand)
+    assert float(losses.contrastive(left[:0], right[:0], torch.tensor(10.0), left, right, 2)) == 0
+
+
+def test_dice_of_lisa():
+    """Its form: sums scaled by 1/1000 and 1e-6 above and below."""
+    logits, truth = torch.randn(2, 7, 7), (torch.rand(2, 7, 7) > 0.5).float()
+    p = logits.sigmoid().flatten(1)
+    g = truth.flatten(1)
+    above = 2 * (p / 1000 * g).sum(1) + 1e-6
+    below = (p / 1000).sum(1) + (g / 1000).sum(1) + 1e-6
+    torch.testing.assert_close(losses.dice(logits, truth, smooth=1e-3), (1 - above / below).sum())

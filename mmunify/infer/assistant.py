@@ -11,12 +11,16 @@ from mmunify.data.pictures import read_picture
 from mmunify.data.processor import Processor
 from mmunify.errors import UserError
 from mmunify.experts.router import DIGIT_EXPERTS, TaskRouter
-from mmunify.infer.decode import detokenizer_answers, slot_task
+from mmunify.infer.decode import detokenizer_answers, made_by, mask_answers, read_boxes, slot_task
 from mmunify.infer.generate import Generated, generate
 from mmunify.model import UnifiedModel
 from mmunify.parts import Workspace
 from mmunify.tokens import ParsedReply, bounding_box, format_region, parse_reply
+from mmunify.tokens.slots import num_places, opening
 from mmunify.types import Artifact, Media, Output, Region, Reply, Sample, Source, TaskCall, Text, Turn
+
+PHRASE = re.compile(r"<p>([^<>]*)</p>\s*\Z")
+"""The phrase that a mask belongs to, right before it."""
 
 
 @dataclass
@@ -67,7 +71,7 @@ class Assistant:
         self.model, self.processor = model, processor
         self.policy, self.feed_back, self.seed, self.options = policy, feed_back, seed, dict(options or {})
         self.tasks = {node: slot_task(model, node) for node in model.spec().outputs}
-        self.router = router.with_conditioned(detokenizer_answers(model))
+        self.router = router.with_conditioned({**detokenizer_answers(model), **mask_answers(model)})
         self.memory = Memory()
         self.saved: list[Path] = []
 
@@ -127,7 +131,7 @@ class Assistant:
             text=parsed.text,
             raw=written.text,
             calls=tuple(calls),
-            regions=parsed.regions,
+            regions=(*parsed.regions, *self._slot_regions(written, heard.extent)),
             artifacts=artifacts,
             problems=(*_problems(parsed, written, max_new_tokens), *map(str, faults)),
         )
@@ -156,11 +160,22 @@ class Assistant:
         """One call per output slot, where it stands in the text, with the features that its head predicted."""
         calls = []
         for node, items in written.predictions.items():
-            opens = self.model.spec().outputs[node].slot.opens  # type: ignore[union-attr]
+            if made_by(self.model, node) not in ("features", "mask"):
+                continue
+            opens = opening(self.model.spec().outputs[node].slot)  # type: ignore[arg-type]
             places = [found.span() for found in re.finditer(re.escape(opens), written.text)]
             for span, condition in zip(places, items, strict=False):
-                calls.append(TaskCall(task=self.tasks[node], instruction=prompt, condition=condition, span=span))
+                phrase = PHRASE.search(written.text, 0, span[0])
+                words = phrase[1].strip() if phrase else prompt
+                calls.append(TaskCall(task=self.tasks[node], instruction=words, condition=condition, span=span))
         return calls
+
+    def _slot_regions(self, written: Generated, extent: tuple[int, int] | None) -> list[Region]:
+        """Boxes that heads predicted, of the latest picture that the model saw."""
+        nodes = [node for node in written.predictions if made_by(self.model, node) == "box"]
+        if extent is None:
+            return []
+        return [box for node in nodes for box in read_boxes(self.model, node, written.predictions[node], extent)]
 
     def _remember(self, heard: Memory, raw: str, artifacts: tuple[Artifact, ...]) -> Memory:
         """The memory with the assistant's turn and what the experts made."""
@@ -173,8 +188,9 @@ class Assistant:
 
 def _slot_kinds(model: UnifiedModel) -> dict[tuple[str, str], str]:
     """(opening, closing) string of the output slots -> kind of what they hold."""
-    slots = [(node.slot, node.kind) for node in model.spec().outputs.values()]
-    return {(slot.opens, slot.closes): kind for slot, kind in slots if slot is not None and not slot.as_text}
+    nodes = [node for node in model.spec().outputs.values() if node.slot is not None and not node.slot.as_text]
+    nodes = sorted(nodes, key=lambda node: num_places(node.slot))  # type: ignore[arg-type]  # the longest slot wins
+    return {(opening(node.slot), node.slot.closes): node.kind for node in nodes}  # type: ignore[arg-type, union-attr]
 
 
 def _spoken(raw: str, kinds: Mapping[tuple[str, str], str], drawn: Mapping[Any, Any]) -> Iterator[Text | Output]:

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from mmunify.data.processor import Processor
 from mmunify.errors import UserError
-from mmunify.infer.sequence import OpenSlot
+from mmunify.infer.sequence import OpenSlot, SeenMedia
 from mmunify.infer.sequence import Sequence as Rows
+from mmunify.infer.slots import SlotKind, forbidden_ids, inside_ids, slot_kinds
 from mmunify.model import UnifiedModel
-from mmunify.parts import Head
-from mmunify.types import Batch, Sample, SlotSpec
+from mmunify.types import Batch, Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,8 @@ class Generated:
     Attributes:
         text: decoded, special strings included, slots left out.
         ids: generated ids without the stop id.
-        predictions: head node -> [items Q E] features of the output slots, in order.
+        predictions: head node -> what it made of the output slots, in order: features [items Q E], masks
+            [items F H W] as logits and boxes [items 4] in the frame of their encoder, scores [items C].
         finished: False when `max_new_tokens` cut the answer.
     """
 
@@ -43,6 +44,7 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     blank_media: bool = False,
+    max_outputs: int = 16,
 ) -> list[Generated]:
     """Answer prompts; encoders run once per prompt, never once per token.
 
@@ -55,6 +57,7 @@ def generate(
         temperature: 0 = greedy.
         seed: of the draws when temperature > 0.
         blank_media: replace all media by zeros after normalisation (the baseline of evaluation).
+        max_outputs: slots per answer; behind the last one no other can be opened.
 
     Raises:
         UserError: the model has no backbone.
@@ -69,7 +72,7 @@ def generate(
             batch = processor(chunk, prompt=True).to(model.backbone.device)
             if blank_media:
                 batch = _blanked(batch)
-            answers += _Decoder(model, processor, batch, temperature, seed).run(max_new_tokens)
+            answers += _Decoder(model, processor, batch, temperature, seed).run(max_new_tokens, max_outputs)
         return answers
     finally:
         model.train(was_training)
@@ -95,29 +98,34 @@ class _Decoder:
         assert model.backbone is not None
         self.model, self.processor, self.batch = model, processor, batch
         self.backbone, self.temperature = model.backbone, temperature
-        self.slots = _openers(model, processor)
-        self.forbidden = torch.tensor(_forbidden(processor, self.slots), dtype=torch.long)
+        self.slots = slot_kinds(model, processor)
+        self.media = SeenMedia({}, {})
+        self.forbidden = torch.tensor(forbidden_ids(processor, self.slots), dtype=torch.long)
         self.generator = torch.Generator().manual_seed(seed)
         self.ids: list[list[int]] = [[] for _ in range(batch.batch_size)]
         self.predictions: list[dict[str, list[Tensor]]] = [{} for _ in range(batch.batch_size)]
 
-    def run(self, max_new_tokens: int) -> list[Generated]:
+    def run(self, max_new_tokens: int, max_outputs: int) -> list[Generated]:
         rows = self._prefill()
+        openers = torch.tensor(sorted(self.slots), dtype=torch.long, device=self.batch.input_ids.device)
         stop = self.processor.stop_id
         active = torch.ones(self.batch.batch_size, dtype=torch.bool, device=self.batch.input_ids.device)
         for _ in range(max_new_tokens):
-            chosen = self._choose(self.backbone.unembed(rows.last))
+            chosen = self._choose(self._limited(self.backbone.unembed(rows.last), openers, max_outputs))
             active = active & (chosen != stop) if stop is not None else active
             if not bool(active.any()):
                 break
+            before = rows.last
             self._feed(rows, chosen, active)
-            self._fill_slots(rows, chosen, active)
+            self._fill_slots(rows, chosen, active, before)
         return [self._answer(i, finished=not bool(active[i])) for i in range(self.batch.batch_size)]
 
     def _prefill(self) -> Rows:
         batch, attention = self.batch, self.batch.attention
-        embeds = self.model.embed(batch, self.model.encode(batch))
-        rows = Rows(self.backbone, batch.batch_size, batch.task, embeds.device)
+        features = self.model.encode(batch)
+        self.media = SeenMedia.of(features, batch)
+        embeds = self.model.embed(batch, features)
+        rows = Rows(self.backbone, batch.batch_size, batch.task, embeds.device, self.model.layers)
         rows.advance(embeds, attention.valid, batch.position_ids, attention.segment, attention.full)
         return rows
 
@@ -128,44 +136,47 @@ class _Decoder:
         weights = (logits / self.temperature).softmax(-1).cpu()
         return torch.multinomial(weights, 1, generator=self.generator)[:, 0].to(logits.device)
 
+    def _limited(self, logits: Float[Tensor, "B v"], openers: Int[Tensor, "k"], most: int) -> Float[Tensor, "B v"]:
+        """Rows that have opened as many slots as they may open no further one."""
+        opened = [sum(number in self.slots for number in ids) for ids in self.ids]
+        full = torch.tensor([number >= most for number in opened], device=logits.device)
+        if not bool(full.any()):
+            return logits
+        closed = torch.zeros_like(logits, dtype=torch.bool)
+        closed[:, openers] = full[:, None]
+        return logits.float().masked_fill(closed, float("-inf"))
+
     def _feed(self, rows: Rows, chosen: Int[Tensor, "B"], active: Tensor) -> None:
         """One vocabulary token per active row."""
         for i in active.nonzero()[:, 0].tolist():
             self.ids[i].append(int(chosen[i]))
         rows.advance(self.backbone.embed(chosen[:, None]), active[:, None])
 
-    def _fill_slots(self, rows: Rows, chosen: Int[Tensor, "B"], active: Tensor) -> None:
+    def _fill_slots(self, rows: Rows, chosen: Int[Tensor, "B"], active: Tensor, before: Float[Tensor, "B D"]) -> None:
         """Rows that have just opened a slot run it and close it; the others wait as holes."""
-        for opener, (node, head, spec) in self.slots.items():
+        for opener, kind in self.slots.items():
             opened = (active & (chosen == opener)).nonzero()[:, 0]
             if not len(opened):
                 continue
-            made = head.generate(OpenSlot(rows, opened, spec.attention == "full"), len(opened))
-            for i, features in zip(opened.tolist(), made, strict=True):
-                self.predictions[i].setdefault(node, []).append(features)
-            for closer in self.processor.encoder.ids(spec.closes):
+            slot = self._open(rows, opened, kind, opener, before)
+            for node, head in kind.heads.items():
+                for i, made in zip(opened.tolist(), head.generate(slot, len(opened)), strict=True):
+                    self.predictions[i].setdefault(node, []).append(made)
+            for closer in self.processor.encoder.ids(kind.spec.closes):
                 waiting = torch.zeros_like(active).index_fill(0, opened, True)
                 self._feed(rows, torch.full_like(chosen, closer), waiting)
+
+    def _open(
+        self, rows: Rows, opened: Int[Tensor, "K"], kind: SlotKind, opener: int, before: Float[Tensor, "B D"]
+    ) -> OpenSlot:
+        """A slot with its strings written."""
+        ids = torch.tensor([opener, *inside_ids(self.processor, kind.spec)], device=opened.device)
+        embeds = self.backbone.embed(ids)
+        slot = OpenSlot(rows, opened, kind.spec.attention == "full", before, embeds[0], self.media)
+        slot.write(embeds[1:], is_item=not kind.spec.opens)
+        return slot
 
     def _answer(self, row: int, finished: bool) -> Generated:
         predictions = {node: torch.stack(items) for node, items in self.predictions[row].items()}
         ids = self.ids[row]
         return Generated(text=self.processor.decode(ids), ids=ids, predictions=predictions, finished=finished)
-
-
-def _openers(model: UnifiedModel, processor: Processor) -> dict[int, tuple[str, Head, SlotSpec]]:
-    """Id that opens a slot -> (node, head, spec)."""
-    found: dict[int, tuple[str, Head, SlotSpec]] = {}
-    for node, head in model.heads.items():
-        spec: SlotSpec | None = head.spec  # type: ignore[assignment]
-        if spec is not None and not spec.as_text:
-            found[processor.encoder.ids(spec.opens)[-1]] = (node, head, spec)  # type: ignore[assignment]
-    return found
-
-
-def _forbidden(processor: Processor, slots: dict[int, tuple[str, Head, SlotSpec]]) -> list[int]:
-    """Ids that generation never chooses: slot positions, input media, and output slots that no head fills."""
-    groups = processor.tokens.groups()
-    strings = [*groups["media"], *groups["outputs"]]
-    vocabulary = processor.tokenizer.get_vocab()
-    return sorted({vocabulary[s] for s in strings if s in vocabulary} - set(slots))

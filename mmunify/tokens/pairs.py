@@ -1,11 +1,12 @@
 """The strings: which special tokens a model has. Everything is an open/close pair `<name>` `</name>`, but the slot."""
 
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from mmunify.errors import TokenError
 from mmunify.faults import did_you_mean
+from mmunify.tokens.locations import location_strings
 
 SLOT = "slot"
 OUTPUT_NAMES = {"image": "img", "video": "vid", "audio": "aud"}
@@ -27,9 +28,12 @@ class TokenRegistry:
         grounded: tasks whose calls need at least one region; those that are not in `tasks` don't matter.
         new_picture: tasks whose regions lie in the picture to be made, so that no padding of an input matters.
         max_boxes: most boxes of one call (GLIGEN takes 30).
+        bins: 0 = coordinates are decimals, `[0.125,0.250,0.500,0.750]`; above 0 = SEED-X's format (published: 224), one
+            token per coordinate: `<box_start><loc-112><loc-56><loc-28><loc-28><box_end>`, see `locations.py`.
+        signals: further strings that heads write and read (`[SEG]`, `[IMG0]`, `<p>`); the model fills them in.
 
     Raises:
-        TokenError: a name that cannot be a tag, or that is used twice.
+        TokenError: a name that cannot be a tag, or that is used twice, or bins below 0.
     """
 
     tasks: Sequence[str] = ()
@@ -38,9 +42,13 @@ class TokenRegistry:
     grounded: Collection[str] = GROUNDED_TASKS
     new_picture: Collection[str] = NEW_PICTURE_TASKS
     max_boxes: int = 30
+    bins: int = 0
+    signals: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "kinds"):
+        if self.bins < 0:
+            raise TokenError(f"bins counts the location tokens of a coordinate, 0 for decimals; got {self.bins}")
+        for name in ("tasks", "kinds", "signals"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("grounded", "new_picture"):
             object.__setattr__(self, name, frozenset(getattr(self, name)))
@@ -59,8 +67,15 @@ class TokenRegistry:
             "media": [f"<{SLOT}>", *_tags(self._media_names())],
             "outputs": _tags(self._output_names()),
             "tasks": _tags(self.task_names),
-            "grounding": _tags((self.grounding,)),
+            "grounding": [*_tags((self.grounding,)), *location_strings(self.bins)],
+            **({"signals": list(self.signals)} if self.signals else {}),
         }
+
+    def with_signals(self, strings: Iterable[str]) -> "TokenRegistry":
+        """The same registry with further strings of heads; those that it has already are left out."""
+        known = {string for group in self.groups().values() for string in group}
+        new = [string for string in dict.fromkeys(strings) if string not in known]
+        return replace(self, signals=(*self.signals, *new)) if new else self
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -100,8 +115,9 @@ class TokenRegistry:
         return None if task in self.new_picture else extent
 
     def is_media(self, name: str) -> bool:
-        """Whether `<name>` is a media string (input, output or slot)."""
-        return name in (SLOT, *self._media_names(), *self._output_names())
+        """Whether `<name>` is a media string (input, output or slot), or a string of a head."""
+        media = (SLOT, *self._media_names(), *self._output_names())
+        return name in media or not {f"<{name}>", f"</{name}>"}.isdisjoint(self.signals)
 
     def _media_names(self) -> tuple[str, ...]:
         return tuple(self.kinds)

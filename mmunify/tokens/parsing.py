@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from mmunify.errors import TokenError
 from mmunify.tokens.entities import unescape
 from mmunify.tokens.frames import Extent, clip, unpad_box
+from mmunify.tokens.locations import BOXES, CLOSES, corners, read_numbers
 from mmunify.tokens.pairs import DEFAULT_TOKENS, TokenRegistry
 from mmunify.tokens.scanning import Pair, Problem, Scanner, is_gap
 from mmunify.types import Box, Region, TaskCall
@@ -82,9 +83,9 @@ class _Draft:
     def lacks_regions(self, tokens: TokenRegistry) -> bool:
         return tokens.requires_regions(self.task) and not self.regions
 
-    def ground(self, inner: str, pair: Pair, extent: Extent | None) -> str:
+    def ground(self, inner: str, pair: Pair, extent: Extent | None, bins: int) -> str:
         """Take the regions of a grounding pair in; returns the pair's words."""
-        regions, problems, words = _read_regions(inner, pair.inner, extent)
+        regions, problems, words = _read_regions(inner, pair.inner, extent, bins)
         self.regions += regions
         self.problems += pair.own + problems
         return words
@@ -141,30 +142,31 @@ def _assemble(
         if not is_next and not call.lacks_regions(tokens):
             call = _Draft("", "", pair.start, pair.end)
             drafts.append(call)
-        words = call.ground(inner, pair, tokens.frame_of(call.task, extent))
+        words = call.ground(inner, pair, tokens.frame_of(call.task, extent), tokens.bins)
         call.end = pair.end if is_next else call.end
         edits.append((pair.start, pair.end, "" if is_next else words))
     return drafts, edits
 
 
-def _read_regions(inner: str, offset: int, extent: Extent | None) -> tuple[list[Region], list[Problem], str]:
+def _read_regions(inner: str, offset: int, extent: Extent | None, bins: int) -> tuple[list[Region], list[Problem], str]:
     """Regions, problems and words of a grounding pair. A box has the label that stands last before it."""
     regions, problems, words, label, at = [], [], [], "", 0
-    boxes = list(_BRACKETS.finditer(inner))
+    boxes = list((BOXES if bins else _BRACKETS).finditer(inner))
     for found in boxes:
         label = unescape(inner[at : found.start()]) or label
         words.append(unescape(inner[at : found.start()]))
         at = found.end()
-        box, faults = _read_box(found[1], extent)
+        box, faults = _read_box(found[1], extent, bins)
         span = (offset + found.start(), offset + found.end())
         problems += [Problem(code, f"{message} in [{found[1][:80]}]", span) for code, message in faults]
-        if not found[0].endswith("]"):
+        if not found[0].endswith(("]", CLOSES)):
             problems.append(Problem("unclosed", f"the bracket of [{found[1][:80]} is not closed", span))
         if box is not None:
             regions.append(Region(box=box, label=label))
     words.append(unescape(inner[at:]))
     if not boxes:
-        problems.append(Problem("bad_number_count", f"no box in {inner[:80]!r}", (offset, offset + len(inner))))
+        span = (offset if inner else offset - 1, offset + len(inner))  # an empty pair has only its tag
+        problems.append(Problem("bad_number_count", f"no box in {inner[:80]!r}", span))
     return regions, problems, " ".join(filter(None, words))
 
 
@@ -172,19 +174,39 @@ Faults = list[tuple[str, str]]
 """(code, message) pairs."""
 
 
-def _read_box(inner: str, extent: Extent | None) -> tuple[Box | None, Faults]:
+def _read_box(inner: str, extent: Extent | None, bins: int) -> tuple[Box | None, Faults]:
     """The mended box, or None when it can't be mended, with its faults."""
+    numbers, faults = _read_locations(inner, bins) if bins else _read_decimals(inner)
+    if numbers is None:
+        return None, faults
+    box, mended = _mend_box(numbers)
+    faults = [*faults, *mended]
+    box = unpad_box(box, extent) if extent else box
+    if _has_area(box):
+        return box, faults
+    return None, faults or [("out_of_range", "the box lies outside the picture")]
+
+
+def _read_decimals(inner: str) -> tuple[Box | None, Faults]:
     words = [word.strip() for word in inner.split(",")]
     if len(words) != 4:
         return None, [("bad_number_count", f"{len(words)} numbers instead of 4")]
     bad = next(itertools.filterfalse(_NUMBER.fullmatch, words), None)
     if bad is not None:
         return None, [("bad_number", f"{bad[:20]!r} is no decimal number")]
-    box, faults = _mend_box(tuple(map(float, words)))
-    box = unpad_box(box, extent) if extent else box
-    if _has_area(box):
-        return box, faults
-    return None, faults or [("out_of_range", "the box lies outside the picture")]
+    x0, y0, x1, y1 = map(float, words)
+    return (x0, y0, x1, y1), []
+
+
+def _read_locations(inner: str, bins: int) -> tuple[Box | None, Faults]:
+    numbers, rest = read_numbers(inner)
+    if len(numbers) != 4:
+        return None, [("bad_number_count", f"{len(numbers)} location tokens instead of 4")]
+    faults = [("bad_number", f"{rest[:20]!r} is no location token")] if rest else []
+    x0, y0, x1, y1 = corners(numbers, bins)
+    if max(numbers) >= bins or max(-x0, -y0, x1 - 1, y1 - 1) > 1 / bins:  # half a bin is rounding
+        faults.append(("out_of_range", f"a box outside the picture, of locations 0..{bins - 1}"))
+    return (clip(x0), clip(y0), clip(x1), clip(y1)), faults
 
 
 def _mend_box(numbers: tuple[float, ...]) -> tuple[Box, Faults]:

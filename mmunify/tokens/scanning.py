@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from mmunify.faults import did_you_mean
+from mmunify.tokens.locations import CLOSES, END, LOCATION, OPENS, START
 from mmunify.tokens.pairs import TAG_NAME, TokenRegistry
 
 _TAG = re.compile(rf"</?({TAG_NAME.pattern})>")
@@ -54,7 +55,11 @@ class Scanner:
 
     def run(self) -> None:
         """Fill `pairs`, `markup` and `problems`."""
+        self._strip_signals()
         for tag in _TAG.finditer(self.text):
+            if self.tokens.bins and tag[1] in (START, END):
+                self._locate(tag)
+                continue
             closes = tag[0].startswith("</")
             if closes and self._open is not None and self._open.name == tag[1]:
                 self._open.inner_end, self._open.end = tag.span()
@@ -70,6 +75,29 @@ class Scanner:
                 self.pairs.append(self._open)
         self._interrupt(len(self.text))
 
+    def _locate(self, tag: re.Match[str]) -> None:
+        """A box of location tokens: part of an open grounding pair, or, as SEED-X writes it, one of its own."""
+        grounding = self.tokens.grounding
+        if self._open is not None and self._open.name == grounding:
+            return
+        if tag[1] == END:
+            if not self.pairs or tag.end() > self.pairs[-1].end:
+                self._interrupt(tag.start())
+                self._stray(tag)
+            return
+        self._interrupt(tag.start())
+        end = self.text.find(CLOSES, tag.end())
+        stop = self.text.find("<", _after_locations(self.text, tag.end())) if end < 0 else end + len(CLOSES)
+        stop = stop if stop >= 0 else len(self.text)
+        self.pairs.append(Pair(grounding, tag.start(), tag.start(), stop, stop))
+
+    def _strip_signals(self) -> None:
+        """Strings of heads that are no tags (`[SEG]`) are no words of the reply; location tokens neither."""
+        bare = [re.escape(string) for string in self.tokens.signals if not _TAG.fullmatch(string)]
+        patterns = [*bare, *([LOCATION.pattern] if self.tokens.bins else [])]
+        if patterns:
+            self.markup += [(*found.span(), "") for found in re.finditer("|".join(patterns), self.text)]
+
     def _is_pair(self, name: str) -> bool:
         return name in self.tokens.tasks or name == self.tokens.grounding
 
@@ -78,9 +106,10 @@ class Scanner:
         pair, self._open = self._open, None
         if pair is None:
             return
-        last = self.text.rfind("]", pair.inner, at) if pair.name == self.tokens.grounding else -1
-        is_cut = last < 0 or self.text.find("[", last, at) >= 0
-        pair.inner_end = pair.end = at if is_cut else last + 1
+        opens, closes = (OPENS, CLOSES) if self.tokens.bins else ("[", "]")
+        last = self.text.rfind(closes, pair.inner, at) if pair.name == self.tokens.grounding else -1
+        is_cut = last < 0 or self.text.find(opens, last, at) >= 0
+        pair.inner_end = pair.end = at if is_cut else last + len(closes)
         pair.own.append(Problem("unclosed", f"<{pair.name}> is not closed", (pair.start, pair.inner)))
         self._interrupted[pair.name] = pair
 
@@ -102,6 +131,13 @@ class Scanner:
         self._unknown.add(name)
         hint = did_you_mean(name, self.tokens.task_names)
         self.problems.append(Problem("unknown_task", f"{tag[0]} is no tag of this model{hint}", tag.span()))
+
+
+def _after_locations(text: str, at: int) -> int:
+    """Where the run of location tokens that begins at `at` ends."""
+    while (found := LOCATION.match(text, at)) is not None:
+        at = found.end()
+    return at
 
 
 def is_gap(text: str) -> bool:

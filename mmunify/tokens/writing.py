@@ -7,6 +7,7 @@ from mmunify.errors import TokenError
 from mmunify.faults import did_you_mean
 from mmunify.tokens.entities import escape
 from mmunify.tokens.frames import Extent, pad_box
+from mmunify.tokens.locations import write_box
 from mmunify.tokens.pairs import DEFAULT_TOKENS, TokenRegistry
 from mmunify.types import Region, TaskCall
 
@@ -57,12 +58,12 @@ def _format_regions(regions: Sequence[Region], extent: Extent | None, tokens: To
     for region in regions:
         if region.label != label:
             parts += [closes, opens, escape(region.label, "[]")]
-        parts.append(_format_box(region, extent))
+        parts.append(_format_box(region, extent, tokens.bins))
         label = region.label
     return "".join([*parts[1:], closes]) if parts else ""
 
 
-def _format_box(region: Region, extent: Extent | None) -> str:
+def _format_box(region: Region, extent: Extent | None, bins: int) -> str:
     if region.box is None or region.time is not None or region.track is not None:
         raise TokenError(f"region {region.label!r} has no text form: only a box has one, without time or track")
     x0, y0, x1, y1 = region.box
@@ -71,6 +72,8 @@ def _format_box(region: Region, extent: Extent | None) -> str:
             f"the box {region.box} of region {region.label!r} must hold 0 <= x0 < x1 <= 1, 0 <= y0 < y1 <= 1"
         )
     x0, y0, x1, y1 = pad_box(region.box, extent) if extent else region.box
+    if bins:
+        return write_box((x0, y0, x1, y1), bins)
     (x0, x1), (y0, y1) = _thousandths(x0, x1), _thousandths(y0, y1)
     return f"[{x0 / 1000:.3f},{y0 / 1000:.3f},{x1 / 1000:.3f},{y1 / 1000:.3f}]"
 

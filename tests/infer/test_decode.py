@@ -3,10 +3,18 @@ import pytest
 import torch
 
 from mmunify.errors import UserError
-from mmunify.infer.decode import DetokenizerAnswer, detokenizer_answers, slot_task
+from mmunify.infer.decode import (
+    DetokenizerAnswer,
+    detokenizer_answers,
+    made_by,
+    mask_answers,
+    region_frame,
+    slot_task,
+)
 from mmunify.model import Wiring
 from mmunify.parts import Detokenizer, Workspace
-from mmunify.types import TaskCall
+from mmunify.types import Media, Output, Sample, TaskCall
+from tests.heads.worlds import make_model
 
 
 class Painter(Detokenizer):
@@ -54,3 +62,61 @@ def test_features_are_needed():
         UserError, match="detokenizers.image draws predicted features, and the generate_image call carries"
     ):
         answer(TaskCall(task="generate_image"), Workspace())
+
+
+TINY_DECODER = {"name": "two_way", "dim": 16, "depth": 1, "num_heads": 2, "steps": 1}
+
+
+@pytest.fixture
+def grounded(llama_folder):
+    """A model that answers with masks and boxes."""
+    heads = {"mask": {"name": "masks", "decoder": TINY_DECODER, "phrases": True}, "box": {"name": "boxes"}}
+    return make_model(llama_folder, heads)
+
+
+def test_a_mask_has_the_size_of_the_latest_picture(grounded):
+    model, _ = grounded
+    answers = mask_answers(model)
+    assert list(answers) == ["segment"]
+    logits = torch.full((1, 8, 8), -5.0)
+    logits[:, :, :4] = 5.0  # the left half of the padded square
+    workspace = Workspace(media=(Media(kind="image", source=np.zeros((20, 30, 3), np.uint8)),))
+    call = TaskCall(task="segment", instruction="left", condition=logits)
+    (made,) = answers["segment"](call, workspace)
+    assert (
+        made.kind == "mask" and made.data.shape == (20, 30) and made.data[:, :14].all() and not made.data[:, 16:].any()
+    )
+    with pytest.raises(UserError, match="heads.mask needs one predicted mask and a picture; 0 pictures are there"):
+        answers["segment"](call, Workspace())
+
+
+def test_the_assistant_answers_with_masks_and_boxes(grounded, monkeypatch):
+    from mmunify.experts.router import TaskRouter
+    from mmunify.infer import assistant as module
+    from mmunify.infer.generate import Generated
+
+    model, processor = grounded
+    predictions = {"mask": torch.full((2, 1, 8, 8), 5.0), "box": torch.tensor([[0.25, 0.25, 0.5, 0.75]])}
+    text = "It is <p>the cat</p>[SEG] and [SEG] here <at>."
+    monkeypatch.setattr(module, "generate", lambda *a, **k: [Generated(text=text, ids=[], predictions=predictions)])
+    assistant = module.Assistant(model, processor, TaskRouter({}))
+    reply = assistant.reply("Where is it?", image=np.zeros((24, 24, 3), np.uint8))
+    assert reply.text == "It is the cat and here." and reply.problems == ()
+    assert [(call.task, call.instruction) for call in reply.calls] == [
+        ("segment", "the cat"),
+        ("segment", "Where is it?"),
+    ]
+    assert [made.data.all() and made.data.shape == (24, 24) for made in reply.artifacts] == [True, True]
+    assert [region.box for region in reply.regions] == [(0.25, 0.25, 0.5, 0.75)]
+    kinds = [part.kind for part in assistant.memory.turns[1].parts if isinstance(part, Output)]
+    assert kinds == ["mask", "mask", "box"]
+    assistant.reply("And now?")
+    processor(  # what was said can be encoded again
+        [Sample(turns=assistant.memory.turns[:3])], prompt=True
+    )
+
+
+def test_other_heads_have_no_frame(model):
+    assert made_by(model, "image") == "features" and mask_answers(model) == {}
+    with pytest.raises(UserError, match="head 'image' makes neither masks nor boxes"):
+        region_frame(model, "image")

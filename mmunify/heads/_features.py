@@ -1,0 +1,139 @@
+"""Features as targets: pooled to a number of tokens, compared with a named distance, made by a connector."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmunify import losses
+from mmunify.errors import RecipeError, UserError
+from mmunify.faults import Fault, unknown
+from mmunify.layers.projector import projector
+from mmunify.parts import Adapter, Context
+from mmunify.registry import ADAPTERS
+from mmunify.types import Features
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+def _unit_mse(prediction: Float[Tensor, "*items E"], target: Float[Tensor, "*items E"]) -> Float[Tensor, ""]:
+    return losses.feature_mse(prediction, F.normalize(target, dim=-1))
+
+
+DISTANCES: Mapping[str, Distance] = {
+    "mse": losses.feature_mse,
+    "cosine": losses.cosine,
+    "euclidean": losses.euclidean,
+    "unit_mse": _unit_mse,
+}
+"""By name: sums over tokens of the mean square, of one minus the cosine, of the length, and of the mean square to
+targets of unit length."""
+
+
+def require_distance(name: str, head: str) -> str:
+    """The name, if it is one.
+
+    Raises:
+        UserError: unknown.
+    """
+    if name not in DISTANCES:
+        raise UserError(f"loss of a {head} head: {unknown('distance', name, list(DISTANCES))}")
+    return name
+
+
+def distance(name: str, predicted: Float[Tensor, "K Q E"], wanted: Float[Tensor, "K Q E"]) -> Float[Tensor, ""]:
+    """Sum over items of the mean over their tokens."""
+    return DISTANCES[name](predicted, wanted) / max(1, predicted.shape[1])
+
+
+def pool_tokens(features: Features, num_tokens: int, pool: str = "2d") -> Float[Tensor, "K Q E"]:
+    """Average N tokens down to `num_tokens`; tokens that fit already pass unchanged.
+
+    Args:
+        features: of the target.
+        num_tokens: Q.
+        pool: "2d" = a square raster to a smaller one; "1d" = neighbours in raster order (SEED-X: 256 tokens to 64 are
+            means of four cells of a row).
+
+    Raises:
+        UserError: the two can't be matched.
+    """
+    tokens = features.tokens
+    if tokens.shape[1] == num_tokens:
+        return tokens
+    if pool == "1d" and not tokens.shape[1] % num_tokens:
+        return tokens.unflatten(1, (num_tokens, -1)).mean(2)
+    side = math.isqrt(num_tokens)
+    if pool == "1d" or features.grid is None or side * side != num_tokens:
+        wanted = "a divisor of it" if pool == "1d" else "a square number"
+        raise UserError(
+            f"{num_tokens} queries can't be matched with {tokens.shape[1]} target tokens (grid {features.grid}): "
+            f"choose num_queries={tokens.shape[1]} or {wanted}"
+        )
+    raster = tokens.transpose(1, 2).unflatten(2, features.grid)
+    return F.adaptive_avg_pool2d(raster, side).flatten(2).transpose(1, 2)
+
+
+class Connector(nn.Module):
+    """An adapter between hidden states and what a head predicts.
+
+    States whose number is a square are a raster for it.
+
+    Args:
+        adapter: built.
+    """
+
+    def __init__(self, adapter: Adapter) -> None:
+        super().__init__()
+        self.adapter = adapter
+
+    def forward(
+        self, states: Float[Tensor, "K n D"], mask: Bool[Tensor, "K n"] | None = None
+    ) -> Float[Tensor, "K Q E"]:
+        """States, True in `mask` where they are real; what stands for others in the answer is zero."""
+        side = math.isqrt(states.shape[1])
+        grid = (side, side) if side * side == states.shape[1] else None
+        embeds = self.adapter(Features(tokens=states, mask=mask, grid=grid, pooled=states.mean(1)), Context())
+        return embeds.tokens if embeds.mask is None else torch.where(embeds.mask[..., None], embeds.tokens, 0.0)
+
+
+def build_connector(node: Mapping[str, Any] | None, in_dim: int, out_dim: int | None, head: str) -> nn.Module:
+    """The connector of a head: an adapter's node, by default two linears with GELU between.
+
+    Args:
+        node: `{name: resampler, ...}`; a node's own `out_dim` wins.
+        in_dim: width of the states.
+        out_dim: width of what is predicted.
+        head: for messages.
+
+    Raises:
+        UserError: the width of the answer is not known.
+        RecipeError: the node has faults.
+    """
+    width = (node or {}).get("out_dim", out_dim)
+    if width is None:
+        raise UserError(
+            f"the width that a {head} head predicts is not known: name a target: encoder node, or give its connector "
+            "an out_dim (`connector: {name: mlp, out_dim: 768}`)"
+        )
+    if node is None:
+        return projector(in_dim, in_dim, width)
+    try:
+        return Connector(ADAPTERS.build(node, in_dim=in_dim, out_dim=width))
+    except RecipeError as error:
+        faults = [Fault(fault.path.replace(ADAPTERS.kind, "connector", 1), fault.message) for fault in error.faults]
+        raise RecipeError(faults) from error
+
+
+def connect(
+    connector: nn.Module, states: Float[Tensor, "K n D"], mask: Bool[Tensor, "K n"] | None = None
+) -> Float[Tensor, "K Q E"]:
+    """Run a connector, whichever of its two forms it has."""
+    if isinstance(connector, Connector):
+        return connector(states, mask)
+    made = connector(states)
+    return made if mask is None else torch.where(mask[..., None], made, 0.0)

@@ -1,0 +1,99 @@
+"""A range of the backbone's own hidden states as the condition of a generator."""
+
+from collections.abc import Mapping
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mmunify.errors import DataError, UserError
+from mmunify.heads._features import build_connector, connect, distance, pool_tokens, require_distance
+from mmunify.heads._token_head import TokenHead, last_positions, require_hidden, token_slot
+from mmunify.parts import Slot, Unembed
+from mmunify.registry import HEADS
+from mmunify.types import Batch, Condition, Features, HeadOutput, Hidden, SlotSpec
+
+
+@HEADS.register("hidden_states")
+class HiddenStateHead(TokenHead):
+    """What the backbone thinks of the conversation so far, handed on through a connector, as in OmniGen2
+    (https://arxiv.org/abs/2506.18871) and UniWorld (https://arxiv.org/abs/2506.03147).
+
+    The model writes `<img>`; the states of the last `num_states` positions of its document, the opening one included,
+    are the condition. No position is spent on it. Where there are fewer positions, zeros come first; a connector with
+    queries (resampler, perceiver, qformer, mapper) doesn't see them.
+
+    Args:
+        in_dim: backbone width D (given by the composer).
+        target_dim: width E of the target encoder (given by the composer).
+        num_states: length of the range.
+        layer: of the hidden states: 0 = embeddings, -1 = the last after its norm.
+        connector: node of the adapter between states and condition; None = two linears with GELU between.
+        target: encoder node that reads the target picture; its width is that of the condition, unless the connector
+            has an out_dim of its own.
+        loss: "none" = a linked de-tokenizer teaches it; or a distance to the target's features, see `queries`.
+        opens: string that asks for the output; the one after it is its closing tag.
+
+    Raises:
+        UserError: a length below 1, or an unknown loss.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        target_dim: int | None = None,
+        num_states: int = 256,
+        layer: int = -1,
+        connector: dict | None = None,
+        target: str = "image",
+        loss: str = "none",
+        opens: str = "<img>",
+    ) -> None:
+        super().__init__()
+        if num_states < 1:
+            raise UserError(f"num_states of a hidden_states head is at least 1, got {num_states}")
+        self.loss = loss if loss == "none" else require_distance(loss, "hidden_states")
+        self.target, self.num_states, self.layer, self.layers = target, num_states, layer, (layer,)
+        self.connector = build_connector(connector, in_dim, target_dim, "hidden_states")
+        self._spec = SlotSpec(opens=opens, closes=opens.replace("<", "</", 1), learned=frozenset({"opens"}))
+
+    @property
+    def spec(self) -> SlotSpec | None:
+        """An opening string and nothing inside."""
+        return self._spec
+
+    def forward(
+        self, hidden: Hidden | None, batch: Batch, features: Mapping[str, Features], unembed: Unembed | None
+    ) -> HeadOutput:
+        """States of the range (K, n, D) -> the condition (K, Q, E).
+
+        Raises:
+            DataError: a loss, and items without a target picture.
+        """
+        states, real = self._ranges(require_hidden(hidden, self), batch)
+        predicted = connect(self.connector, *last_positions(states, real, self.num_states))
+        condition = Condition(states=predicted)
+        if self.loss == "none":
+            return HeadOutput(conditions=condition)
+        target = features.get("target")
+        if target is None and len(predicted):
+            raise DataError(f"{len(predicted)} output items of node {self.node!r} have no target picture to learn from")
+        wanted = predicted if target is None else pool_tokens(target, predicted.shape[1])
+        losses = {self.loss: distance(self.loss, predicted, wanted)}
+        return HeadOutput(losses=losses, counts={self.loss: predicted.new_tensor(len(predicted))}, conditions=condition)
+
+    def generate(self, slot: Slot, num_items: int) -> Float[Tensor, "K Q E"]:
+        """The condition of what was said so far."""
+        states, real = token_slot(slot).prefix(self.layer)
+        return connect(self.connector, *last_positions(states, real, self.num_states))
+
+    def _ranges(self, hidden: Hidden, batch: Batch) -> tuple[Float[Tensor, "K T D"], Bool[Tensor, "K T"]]:
+        """States of every item's row, and the positions of its document up to its opening string."""
+        states = hidden.last if self.layer == -1 else hidden.layers[self.layer]
+        outputs = self.items(batch)
+        if outputs is None or outputs.slots is None:
+            return states[:0], batch.attention.valid[:0]
+        rows, columns = outputs.slots.nonzero(as_tuple=True)
+        document = batch.attention.document[rows]
+        before = columns.new_tensor(range(states.shape[1])) <= columns[:, None]
+        own = document == document.gather(1, columns[:, None])
+        return states[rows], before & own & batch.attention.valid[rows]
