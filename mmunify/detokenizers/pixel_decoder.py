@@ -1,9 +1,8 @@
 """A small convolutional decoder from a raster of features to pixels."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from mmunify import losses
 from mmunify.errors import CheckpointError, DataError, UserError
+from mmunify.layers.part_folder import read_sizes, write_part
 from mmunify.layers.weights import read_weights
 from mmunify.parts import Detokenizer, Draw
 from mmunify.registry import DETOKENIZERS
@@ -53,7 +53,7 @@ class PixelDecoder(Detokenizer):
         self.objective, self.ssim_weight, self.external = objective, ssim_weight, path
         self.sizes = {"in_dim": in_dim, "size": size, "grid": grid, "dim": dim, "depth": depth}
         if path is not None:
-            self.sizes = _read_sizes(path, in_dim)
+            self.sizes = read_sizes(path, "pixel_decoder", in_dim)
         self.size, self.grid = self.sizes["size"], self.sizes["grid"]
         self.preprocess = Preprocess(size=(self.size, self.size), mean=(0.0,) * 3, std=(1.0,) * 3, fit="pad")
         self.layers = _decoder(**self.sizes)
@@ -91,15 +91,7 @@ class PixelDecoder(Detokenizer):
 
     def save_folder(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
         """Write config.json and model.safetensors, as `path:` reads them; float16 is loaded back as float32."""
-        from safetensors.torch import save_file
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {"model_type": "pixel_decoder", **self.sizes}
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        tensors = {name: tensor.to(dtype).contiguous() for name, tensor in self.state_dict().items()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        return folder
+        return write_part(folder, "pixel_decoder", self.sizes, self.state_dict(), dtype)
 
     def _distance(self, pixels: Float[Tensor, "K C H W"], target: Float[Tensor, "K C H W"]) -> Float[Tensor, ""]:
         if self.objective == "l1":
@@ -147,13 +139,3 @@ def _decoder(in_dim: int, size: int, grid: int, dim: int, depth: int) -> nn.Sequ
 
 def _convolution(fan_in: int, fan_out: int) -> tuple[nn.Module, ...]:
     return nn.GroupNorm(8, fan_in), nn.SiLU(), nn.Conv2d(fan_in, fan_out, 3, padding=1)
-
-
-def _read_sizes(path: str, in_dim: int) -> dict[str, Any]:
-    file = Path(path) / "config.json"
-    if not file.is_file():
-        raise CheckpointError(f"{file} does not exist; path: of a pixel_decoder is a folder written by its save_folder")
-    sizes = {k: v for k, v in json.loads(file.read_text(encoding="utf-8")).items() if k != "model_type"}
-    if sizes.get("in_dim") != in_dim:
-        raise UserError(f"{path!r} decodes features of width {sizes.get('in_dim')}, the encoder's are {in_dim} wide")
-    return sizes

@@ -62,9 +62,13 @@ class Condition(TensorStruct):
     Attributes:
         states: [K Q E] predicted or encoded features.
         pooled: one vector per item.
-        image: [K C H W] source pixels (edits).
+        image: [K C H W] source pixels (edits), in 0..1.
         features: the source's features.
         drop: True where the condition is dropped (classifier-free guidance).
+        mask: True where a state is real; None = all.
+        image_mask: True where an item has a source picture; None = all have, if there are any.
+        null: states of "no condition", the same for all items (features of a grey picture).
+        caption: [K L C] the caption in the space of a text encoder, to learn from or beside the states.
     """
 
     states: Float[Tensor, "K Q E"]
@@ -72,6 +76,10 @@ class Condition(TensorStruct):
     image: Float[Tensor, "K C H W"] | None = None
     features: Features | None = None
     drop: Bool[Tensor, "K"] | None = None
+    mask: Bool[Tensor, "K Q"] | None = None
+    image_mask: Bool[Tensor, "K"] | None = None
+    null: Float[Tensor, "N E"] | None = None
+    caption: Float[Tensor, "K L C"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
