@@ -7,6 +7,9 @@ from types import ModuleType
 
 from mmunify.errors import MissingExtraError
 
+DEVELOPMENT = "dev"
+"""The extra that no user is told to install: it repeats packages of others."""
+
 
 def require(package: str, purpose: str) -> ModuleType:
     """Import an optional package.
@@ -43,7 +46,7 @@ def extra_of(package: str) -> str | None:
     for requirement in requirements:
         name = re.match(r"[\w.-]+", requirement)
         extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", requirement)
-        if name and extra and _normal(name[0]) == _normal(package):
+        if name and extra and extra[1] != DEVELOPMENT and _normal(name[0]) == _normal(package):
             return extra[1]
     return None
 
