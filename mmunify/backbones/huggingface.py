@@ -35,7 +35,7 @@ class HuggingFaceBackbone(Backbone):
         trust_remote_code: run code from the hub repository; off unless the user asks for it.
 
     Raises:
-        UserError: neither path nor config, or a model that isn't a decoder.
+        UserError: neither path nor config, a model that isn't a decoder, or a tokenizer with more entries than rows.
         CheckpointError: the path can't be loaded.
     """
 
@@ -59,7 +59,7 @@ class HuggingFaceBackbone(Backbone):
         text_config = self.lm.config.get_text_config()
         self.dim: int = text_config.hidden_size
         self.num_layers: int = text_config.num_hidden_layers
-        self.num_old_rows: int = len(self.tokenizer) if self.tokenizer is not None else text_config.vocab_size
+        self.num_old_rows: int = _num_rows(self.tokenizer, self.lm.get_input_embeddings().weight)
         self.new_rows = nn.ParameterDict()
         self.new_output_rows = nn.ParameterDict()
         # A 4-D mask silently switches a sliding window off, so such models take plain causal rows alone.
@@ -198,6 +198,18 @@ def _allowed(attention: Attention, num_queries: int) -> Bool[Tensor, "B Q K"]:
     same = attention.document[:, None, :] == attention.document[:, queries, None]
     allowed = (causal | inside) & same & attention.valid[:, None, :]
     return allowed | (columns[None, None, :] == queries[None, :, None])
+
+
+def _num_rows(tokenizer: Any, table: Float[Tensor, "rows D"]) -> int:
+    """Rows that the vocabulary uses; a table may be padded behind them, but not be shorter."""
+    if tokenizer is None:
+        return len(table)
+    if len(tokenizer) > len(table):
+        raise UserError(
+            f"the tokenizer has {len(tokenizer)} entries and the backbone's table {len(table)} rows; give the backbone "
+            f"vocab_size: {len(tokenizer)} or more, or the tokenizer that belongs to it"
+        )
+    return len(tokenizer)
 
 
 def _new_rows(table: Float[Tensor, "rows D"], num_old: int, num_new: int) -> nn.Parameter:

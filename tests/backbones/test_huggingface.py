@@ -5,6 +5,7 @@ import torch
 
 from mmunify.backbones.huggingface import HuggingFaceBackbone, additive_mask
 from mmunify.errors import CheckpointError, UserError
+from mmunify.paths import resolve_path
 from mmunify.types import Attention
 
 
@@ -143,3 +144,10 @@ def test_on_the_meta_device_no_weights_are_read(llama_folder):
         remote = HuggingFaceBackbone(path="nobody/nowhere-7b", config=config)
     assert all(p.is_meta for p in local.parameters()) and local.dim == HuggingFaceBackbone(path=str(llama_folder)).dim
     assert remote.dim == 16 and remote.tokenizer is None and remote.external == "nobody/nowhere-7b"
+
+
+def test_a_tokenizer_larger_than_the_table_is_refused():
+    config = {"model_type": "llama", "vocab_size": 1000, "hidden_size": 16, "intermediate_size": 16}
+    config |= {"num_hidden_layers": 1, "num_attention_heads": 2}
+    with pytest.raises(UserError, match="tokenizer has 1234 entries and the backbone's table 1000 rows"):
+        HuggingFaceBackbone(config=config, tokenizer=resolve_path("assets:tiny/backbone"))
