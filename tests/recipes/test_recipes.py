@@ -2,9 +2,9 @@
 
 import pytest
 
+from mmunify import train
 from mmunify.paths import shipped_recipes
 from mmunify.recipe import load_recipe
-from mmunify import train
 
 RECIPES = shipped_recipes()
 
