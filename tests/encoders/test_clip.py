@@ -6,7 +6,7 @@ import torch
 from mmunify.encoders.clip import MEAN, STD, CLIPEncoder
 from mmunify.errors import CheckpointError, UserError
 from mmunify.parts import Context
-from mmunify.testing import check_encoder, picture_values, tiny_clip_folder, tiny_llama_folder
+from mmunify.testing import check_encoder, picture_values, randomize, tiny_clip_folder, tiny_llama_folder
 
 CONFIG = {
     "hidden_size": 16,
@@ -114,6 +114,27 @@ def test_on_the_meta_device_an_inline_config_needs_no_file():
         encoder = CLIPEncoder(path="openai/clip-vit-large-patch14-336", config={**CONFIG, "image_size": 32})
     assert encoder.layout().num_slots == 16
     assert next(encoder.parameters()).is_meta
+
+
+def test_norm_is_clips_final_one_over_all_tokens(folder):
+    plain, normed = CLIPEncoder(path=str(folder), layer=-1), CLIPEncoder(path=str(folder), layer=-1, norm=True)
+    values = picture_values(plain.preprocess)
+    wanted = normed.model.post_layernorm(plain(values, Context()).tokens)
+    torch.testing.assert_close(normed(values, Context()).tokens, wanted)
+
+
+def test_the_tower_of_blip2(tmp_path):
+    from transformers import Blip2VisionConfig, Blip2VisionModel
+
+    sizes = {**CONFIG, "model_type": "blip_2_vision_model"}
+    encoder = CLIPEncoder(config=sizes, layer=-1, norm=True, drop_class=False).eval()
+    theirs = Blip2VisionModel(Blip2VisionConfig(**CONFIG))
+    theirs.load_state_dict(randomize(encoder.model).state_dict())
+    values = picture_values(encoder.preprocess)
+    features = check_encoder(encoder, values)
+    wanted = theirs.eval()(values[:, 0]).last_hidden_state
+    assert wanted.std() > 0.1
+    torch.testing.assert_close(features.tokens, wanted, atol=1e-5, rtol=0)
 
 
 # ------------------------------------------------------------------------------------------- errors

@@ -124,7 +124,7 @@ def build_with_text():
     """Ours, and InstructBLIP's with the same weights; what its last layer does to words is read by nothing."""
     theirs = randomize(InstructBlipQFormerModel(InstructBlipQFormerConfig(vocab_size=23, **SIZES))).eval()
     ours = QFormerAdapter(
-        10, 16, num_queries=6, depth=3, dim=16, num_heads=4, cross_attention_frequency=2, vocab_size=23
+        10, 16, num_queries=6, depth=3, dim=16, num_heads=4, cross_attention_frequency=2, text={"vocab_size": 23}
     )
     given = theirs.state_dict()
     weights = {name: given[their] for name, their in EMBEDDINGS.items()}
