@@ -347,6 +347,18 @@ def sharded_output():
     return max((a - b).abs().max().item() for a, b in pairs)
 
 
+def parallel_grads(rows, wrap, ranks):
+    """Gradients of a summed loss (times the number of ranks, since DDP averages them) and of balance losses."""
+    x, tokens = batch()
+    model = mixture(balance={"cv_squared": 1.0, "switch": 0.5, "z": 0.1})
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".low_rank." in name)
+    wrapped = wrap(model)
+    with use_tokens(TokenContext(valid=tokens.valid[rows], task=tokens.task[rows])):
+        (ranks * wrapped(x[rows]).square().sum() + collect_aux(model)["balance"]).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def run_rank(rank, folder):
     minute = datetime.timedelta(seconds=60)
     rendezvous = f"file://{folder}/rendezvous"
@@ -357,6 +369,7 @@ def run_rank(rank, folder):
         dist.all_reduce(grad)
         found[balance] = (loss, grad / 2)
     found["sharded"] = sharded_output()
+    found["ddp"] = parallel_grads(slice(0, 1) if rank == 0 else slice(1, 4), nn.parallel.DistributedDataParallel, 2)
     dist.destroy_process_group()
     return found
 
@@ -368,3 +381,6 @@ def test_two_processes_equal_one(tmp_path):
     for balance in LOSSES:
         torch.testing.assert_close(found[balance], balance_grads(balance, slice(0, 4)), rtol=0, atol=1e-12)
     assert found["sharded"] < 1e-12
+    whole = parallel_grads(slice(0, 4), lambda model: model, 1)
+    assert whole.keys() == {"0.low_rank.a", "0.low_rank.b", "0.low_rank.gate"}
+    torch.testing.assert_close(found["ddp"], whole, rtol=0, atol=1e-10)

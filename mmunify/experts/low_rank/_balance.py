@@ -100,7 +100,8 @@ def localized(
     `Q[d, n]` is the total weight of expert n in document d; `C[d, n]` is 1 + delta where the expert's half matches
     the document's type (first half: one of `tasks`; second half: any other task), else 1 - delta. The loss is
     var(Z) / mean(Z)^2 over all Z = Q * C, with the unbiased variance. Mind the sign: equal Z asks *less* weight of
-    the matching half. The published code counts prompts and padding too: mask "all" does that.
+    the matching half. The published code counts prompts and padding too: mask "all" does that. A conversation with
+    turns of both types counts as two documents (published data have one type per document).
 
     Args:
         weights: of the gate.
@@ -119,12 +120,11 @@ def localized(
         raise UserError("localized_balance needs the task of every token, but the token context has no task ids")
     document = _number_documents(tokens.task.shape, tokens.document, flat.device)
     keep = torch.ones_like(document, dtype=torch.bool) if valid is None else valid
-    ids, owner = document[keep].unique(return_inverse=True)
+    matches = torch.isin(task, torch.tensor(tasks, dtype=task.dtype, device=flat.device))
+    ids, owner = (2 * document + matches)[keep].unique(return_inverse=True)
     used = flat.new_zeros(len(ids), flat.shape[-1]).index_add(0, owner, flat[keep])
-    matches = torch.isin(task[keep], torch.tensor(tasks, dtype=task.dtype, device=flat.device))
-    first = torch.zeros(len(ids), dtype=torch.bool, device=flat.device).index_put((owner,), matches)
     in_first_half = torch.arange(flat.shape[-1], device=flat.device) < flat.shape[-1] // 2
-    sign = torch.where(first[:, None] == in_first_half, 1.0, -1.0).to(used)
+    sign = torch.where((ids % 2 == 1)[:, None] == in_first_half, 1.0, -1.0).to(used)
     return _squared_cv((used * (1 + delta * sign)).flatten(), over_ranks)
 
 

@@ -23,7 +23,7 @@ class TokenContext:
 
     Attributes:
         valid: False at padding and holes: such tokens count in no balance loss and no statistic.
-        task: task index of every token (its document's row of the task table).
+        task: task index of every token (a row of the task table): its turn's, or its document's.
         modality: 0 for text, 1 + index of the node for the slots of a medium or an output.
         document: id of a token's document inside its row; None = one document per row.
         response: True at the tokens that are learned (what the assistant says).
@@ -56,7 +56,7 @@ class TokenContext:
                 modality = modality.masked_fill(items.slots, number)
         return cls(
             valid=batch.attention.valid,
-            task=batch.task[document.clamp(min=0)],
+            task=batch.task[document.clamp(min=0)] if batch.turn_task is None else batch.turn_task,
             modality=modality,
             document=document,
             response=batch.labels != -100,

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -19,14 +20,14 @@ _WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_mod
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.|$)")
 
 
-class ThinProduct(nn.Module):
+class ThinProduct(nn.Module, ABC):
     """A term B h(x) with few numbers h(x) per token: a subclass computes them in `narrow`."""
 
     b: nn.Parameter
 
+    @abstractmethod
     def narrow(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows K"]:
         """What B multiplies."""
-        raise NotImplementedError
 
     def forward(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_out"]:
         """The term; the products run in the dtype of x."""

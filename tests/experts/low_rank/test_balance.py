@@ -47,6 +47,12 @@ def test_packed_documents_count_as_rows_do():
     torch.testing.assert_close(localized(padded, packed, delta=0.5, tasks=(1,)), rows)
 
 
+def test_turns_of_two_types_count_as_two_documents():
+    rows = localized(WEIGHTS, context([1, 0]), delta=0.5, tasks=(1,))
+    talk = TokenContext(task=torch.tensor([[1, 1, 0, 3]]))
+    torch.testing.assert_close(localized(WEIGHTS.view(1, 4, 2), talk, delta=0.5, tasks=(1,)), rows)
+
+
 def test_documents_of_different_rows_are_different():
     same_ids = context([1, 0], document=torch.zeros(2, 2, dtype=torch.long))
     plain = localized(WEIGHTS, context([1, 0]), delta=0.5, tasks=(1,))

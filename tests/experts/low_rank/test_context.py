@@ -1,3 +1,4 @@
+import itertools
 import threading
 
 import pytest
@@ -13,7 +14,7 @@ from mmunify.experts.low_rank._context import (
     is_recomputing,
     use_tokens,
 )
-from mmunify.types import Attention, Batch, MediaBatch, OutputBatch
+from mmunify.types import Attention, Batch, MediaBatch, OutputBatch, Sample, Text, Turn
 
 
 class ByTask(nn.Module):
@@ -128,3 +129,21 @@ def test_flat_hidden_states_keep_their_width():
     assert tokens.flat("hidden", 10).shape == (10, 3)
     with pytest.raises(UserError, match=r"describes \(2, 5\) = 10 tokens, but the gate saw 9"):
         tokens.flat("hidden", 9)
+
+
+def test_turns_bring_their_own_tasks(processor):
+    says = lambda role, text, task="": Turn(role=role, parts=(Text(text=text),), task=task)  # noqa: E731
+    talk = (says("user", "one", "segment"), says("assistant", "two", "segment"), says("user", "three", "question"))
+    samples = [
+        Sample(turns=(*talk, says("assistant", "four", "generate_image")), id="mixed", task="segment"),
+        Sample(turns=(says("user", "five"), says("assistant", "six")), id="plain", task="generate_image"),
+    ]
+    batch = processor(samples)
+    tokens = TokenContext.of(batch)
+    mixed, plain = (row[valid].tolist() for row, valid in zip(tokens.task, tokens.valid, strict=True))
+    assert set(plain[1:]) == {2}  # the token that begins a sequence belongs to no turn
+    assert [task for task, _ in itertools.groupby(mixed[1:])] == [1, 0, 2]
+    responses = tokens.task[tokens.response]
+    assert sorted(set(responses.tolist())) == [1, 2]
+    assert batch.task.tolist() == [1, 2]
+    assert processor(samples[1:]).turn_task is None

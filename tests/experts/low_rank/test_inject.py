@@ -7,6 +7,7 @@ from torch import nn
 from mmunify.errors import UserError
 from mmunify.experts.low_rank._inject import (
     LowRankLinear,
+    ThinProduct,
     clean_name,
     find_blocks,
     find_linears,
@@ -151,3 +152,8 @@ def test_terms_can_be_switched_off_for_a_while():
         assert torch.equal(linear(x), plain)
         raise ZeroDivisionError
     assert torch.equal(linear(x), plain + 1)
+
+
+def test_a_thin_product_must_say_what_it_multiplies():
+    with pytest.raises(TypeError, match="abstract method '?narrow"):
+        ThinProduct()

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -8,11 +9,13 @@ from torch.utils.checkpoint import checkpoint
 
 from mmunify.errors import RecipeError, UserError
 from mmunify.experts.low_rank._context import TokenContext, checkpoint_context_fn, use_tokens
-from mmunify.experts.low_rank._routing import collect_aux
+from mmunify.experts.low_rank._inject import clean_name
+from mmunify.experts.low_rank._routing import collect_aux, gate_statistics
 from mmunify.experts.low_rank.lora_moe import LoRAMoETuner
 from mmunify.registry import TUNERS
 
 GATES = ["softmax", "sigmoid", "top_k", "top_p", "switch"]
+NAMES = ("gate", "up", "down")
 
 
 def build(d_in=6, d_out=8, **settings):
@@ -165,21 +168,37 @@ def test_compiled_in_one_graph_equals_eager_with_losses_and_statistics():
     assert done.stdout.strip() == "equal", done.stderr
 
 
-def test_checkpointed_llama_equals_plain_with_two_forwards_before_the_backward():
+def enable_checkpointing(llama):
+    """As transformers switches it on."""
+    keywords = {"use_reentrant": False, "context_fn": checkpoint_context_fn}
+    llama.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keywords)
+
+
+def wrap_in_checkpoints(llama):
+    """As FSDP's users switch it on."""
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper as wrapper
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+    wrapping = partial(wrapper, context_fn=checkpoint_context_fn)
+    apply_activation_checkpointing(llama, wrapping, lambda module: isinstance(module, LlamaDecoderLayer))
+
+
+@pytest.mark.parametrize("switch_on", [enable_checkpointing, wrap_in_checkpoints])
+def test_checkpointed_llama_equals_plain_with_two_forwards_before_the_backward(switch_on):
     batches = [(torch.randint(32, (2, 6)), torch.rand(2, 6) < 0.7) for _ in range(2)]
     results = []
-    for recompute in (False, True):
+    for change in (lambda llama: None, switch_on):
         llama = tiny_llama().train()
-        if recompute:
-            keywords = {"use_reentrant": False, "context_fn": checkpoint_context_fn}
-            llama.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keywords)
+        change(llama)
         loss = torch.zeros(())
         for ids, valid in batches:
             with use_tokens(TokenContext(valid=valid)):
                 out = llama(input_ids=ids, use_cache=False).last_hidden_state
                 loss = loss + out.square().mean() + collect_aux(llama)["balance"]
+        assert sorted(gate_statistics(llama)) == sorted(f"layers.{i}.mlp.{n}_proj" for i in (0, 1) for n in NAMES)
         loss.backward()
-        results.append({name: p.grad for name, p in llama.named_parameters() if p.requires_grad})
+        results.append({clean_name(name): p.grad for name, p in llama.named_parameters() if p.requires_grad})
     assert len(results[0]) == 2 * 3 * 3
     torch.testing.assert_close(results[1], results[0])
 
