@@ -1,5 +1,6 @@
 """`demo`, `run` and `eval`: use a trained model."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,8 @@ def run(
     image: Annotated[
         list[Path] | None, typer.Option("--image", help="Picture of a turn; the second goes with the second prompt.")
     ] = None,
+    video: Annotated[list[Path] | None, typer.Option("--video", help="Clip of a turn, likewise.")] = None,
+    audio: Annotated[list[Path] | None, typer.Option("--audio", help="Sound of a turn, likewise.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for masks and pictures.")] = Path("answers"),
     allow_imports: AllowImports = False,
 ) -> None:
@@ -38,20 +41,35 @@ def run(
     """
     from mmunify.checkpoint import load_bundle
     from mmunify.commands.replies import reply_lines
-    from mmunify.errors import UserError
     from mmunify.infer.assistant import Assistant
 
-    pictures: list[Path | None] = list(image or [])
-    if len(pictures) > len(prompts):
-        raise UserError(f"{len(pictures)} pictures for {len(prompts)} prompts; give each picture a prompt")
-    for picture in image or []:
-        if not picture.is_file():
-            raise UserError(f"no picture at {picture}")
+    given = {"image": image, "video": video, "audio": audio}
+    turns = _media_of_turns({kind: files for kind, files in given.items() if files}, len(prompts))
     assistant = Assistant.load(load_bundle(bundle, allow_imports=allow_imports))
-    for prompt, picture in zip(prompts, [*pictures, *[None] * (len(prompts) - len(pictures))], strict=True):
-        typer.echo(f"> {prompt}" + (f"  [{picture}]" if picture else ""))
-        for line in reply_lines(assistant.reply(prompt, image=picture), out):
+    for prompt, media in zip(prompts, turns, strict=True):
+        typer.echo(f"> {prompt}" + "".join(f"  [{file}]" for file in media.values()))
+        reply = assistant.reply(prompt, image=media.get("image"), video=media.get("video"), audio=media.get("audio"))
+        for line in reply_lines(reply, out):
             typer.echo(line)
+
+
+def _media_of_turns(given: Mapping[str, list[Path]], num_turns: int) -> list[dict[str, Path]]:
+    """Kind -> file, for every turn.
+
+    Raises:
+        UserError: a file that isn't there, or more files of a kind than turns.
+    """
+    from mmunify.errors import UserError
+
+    turns: list[dict[str, Path]] = [{} for _ in range(num_turns)]
+    for kind, files in given.items():
+        if len(files) > num_turns:
+            raise UserError(f"{len(files)} --{kind} files for {num_turns} prompts; give each file a prompt")
+        for turn, file in zip(turns, files, strict=False):
+            if not file.is_file():
+                raise UserError(f"no file at {file}, given as --{kind}")
+            turn[kind] = file
+    return turns
 
 
 def evaluate(

@@ -77,7 +77,7 @@ Everything below is measured on handwriting that neither the parts nor this trai
 
 ## Metrics
 
-Intervals are 95 % (Wilson for rates, bootstrap for means); n is the number of samples. "blanked image" is the same
+Intervals are 95 % (Wilson for rates, bootstrap for means); n is the number of samples. "blanked media" is the same
 model with its pictures blanked; "true calls" and "random calls" send those calls to the same experts.
 
 {markdown_table(record.after, record.before)}

@@ -13,7 +13,9 @@ import numpy as np
 
 from mmunify.data.pictures import read_picture
 from mmunify.errors import DataError, TokenError
-from mmunify.tokens import ParsedReply, TokenRegistry, format_call, parse_reply
+from mmunify.layers.target_frames import RegionTarget, restore_regions
+from mmunify.tokens import ParsedReply, TokenRegistry, format_call, format_region, parse_reply
+from mmunify.tokens.slots import opening
 from mmunify.types import Box, Media, ModelSpec, Output, Region, Sample, TaskCall, Text, Turn
 
 
@@ -87,8 +89,9 @@ def make_prompt(sample: Sample, choice: int = 0) -> Prompt:
     if not turns:
         raise DataError(f"sample {sample.id!r} has no assistant turn, so there is nothing to compare a reply with")
     cut = turns[choice % len(turns)]
-    # neither task nor facts reach the model: at inference nobody tells it what is tested
-    prompt = Prompt(sample=Sample(turns=sample.turns[:cut], id=sample.id), whole=sample, truth=sample.turns[cut])
+    # neither tasks nor facts reach the model: at inference nobody tells it what is tested
+    seen = tuple(replace(turn, task="") for turn in sample.turns[:cut])
+    prompt = Prompt(sample=Sample(turns=seen, id=sample.id), whole=sample, truth=sample.turns[cut])
     pictures = [medium for medium in prompt.media if medium.kind == "image"]
     return replace(prompt, extent=read_picture(pictures[0].source).size) if pictures else prompt
 
@@ -108,11 +111,17 @@ class AnswerReader:
             return False
         return not parse_reply(truth, extent=prompt.extent, registry=self.tokens).problems
 
+    def can_read(self, prompt: Prompt) -> bool:
+        """Whether the model has encoders for the prompt's media."""
+        kinds = {node.kind for node in self.spec.media.values()}
+        return all(medium.kind in kinds for medium in prompt.media)
+
     def read(
         self, prompt: Prompt, text: str, predictions: Mapping[str, Any] | None = None, finished: bool = True
     ) -> Answer:
         """Parse a reply and the truth beside it."""
         reply = parse_reply(text, extent=prompt.extent, registry=self.tokens)
+        reply = replace(reply, regions=(*reply.regions, *self._boxes(predictions or {}, prompt.extent)))
         true_text = self.write(prompt.truth, prompt.extent)
         return Answer(
             prompt=prompt,
@@ -136,18 +145,37 @@ class AnswerReader:
         return "".join(words)
 
     def _write_output(self, output: Output, extent: tuple[int, int] | None) -> str:
-        if output.kind in self._slotted():
-            return "".join(self.tokens.output_pair(output.kind))
+        if slots := self._slots().get(output.kind):
+            return "".join(slots)
+        if output.region is not None and output.call is None:
+            return format_region(output.region, extent, self.tokens)
         return format_call(output.call, extent, self.tokens) if output.call is not None else ""
 
-    def _slotted(self) -> set[str]:
-        """Kinds of output that a head of this model makes in slots."""
-        return {node.kind for node in self.spec.outputs.values() if node.slot is not None and not node.slot.as_text}
+    def _slots(self) -> dict[str, list[str]]:
+        """Kind of output -> what stands in the text where heads of this model make one: `<img></img>`, `[SEG]`."""
+        made: dict[str, list[str]] = {}
+        for node in self.spec.outputs.values():
+            if node.slot is not None and not node.slot.as_text:
+                written = opening(node.slot) + node.slot.closes
+                made[node.kind] = list(dict.fromkeys([*made.get(node.kind, []), written]))
+        return made
+
+    def _boxes(self, predictions: Mapping[str, Any], extent: tuple[int, int] | None) -> list[Region]:
+        """Boxes that heads predicted, of the picture."""
+        frames = {name: node.preprocess for name, node in self.spec.outputs.items() if name in predictions}
+        return [
+            region
+            for name, frame in frames.items()
+            if isinstance(frame, RegionTarget) and frame.kind == "box" and extent is not None
+            for region in restore_regions(predictions[name], extent, frame.frame)
+        ]
 
     def _names(self, text: str) -> tuple[str, ...]:
         """Tasks and output slots that a text opens, in order."""
         opens = {self.tokens.pair(task)[0]: task for task in self.tokens.task_names}
-        opens |= {self.tokens.output_pair(kind)[0]: kind for kind in self._slotted()}
+        opens |= {
+            opening(node.slot): node.kind for node in self.spec.outputs.values() if node.slot and not node.slot.as_text
+        }
         return tuple(opens[tag] for tag in re.findall("|".join(map(re.escape, opens)), text)) if opens else ()
 
     def with_calls(self, answer: Answer, calls: Sequence[TaskCall]) -> Answer:

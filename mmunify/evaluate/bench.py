@@ -79,7 +79,7 @@ def _responder(bundle: Any, batch_size: int, max_new_tokens: int) -> Respond:
 def _runner(bundle: Any, seed: int) -> Callable[[Answer], Sequence[Artifact]]:
     """Experts and de-tokenizers as the assistant has them; calls in the text go first, then the filled slots."""
     from mmunify.infer.assistant import Assistant
-    from mmunify.infer.decode import slot_task
+    from mmunify.infer.decode import made_by, slot_task
 
     router = Assistant.load(bundle).router
 
@@ -87,6 +87,7 @@ def _runner(bundle: Any, seed: int) -> Callable[[Answer], Sequence[Artifact]]:
         slots = [
             TaskCall(task=slot_task(bundle.model, node), instruction="picture", condition=states)
             for node, items in answer.predictions.items()
+            if made_by(bundle.model, node) in ("features", "mask")
             for states in items
         ]
         workspace = Workspace(media=answer.prompt.media, seed=seed)

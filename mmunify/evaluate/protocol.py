@@ -34,10 +34,13 @@ class Protocol(ABC):
 
     Attributes:
         tasks: names of the tasks whose answers it reads; empty = all that are evaluated.
+        data: task -> node of the data set that it comes from, for tasks that the evaluated one doesn't have; models
+            that cannot read its media are not asked.
         by_calls: whether its result comes from calls, so that true and random calls are scored beside the model's.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ()
+    data: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     by_calls: ClassVar[bool] = False
 
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import Any
 from mmunify.evaluate.run import Results
 from mmunify.evaluate.statistics import Measure
 
-COLUMNS = {"": "model", "_blank": "blanked image", "_truth": "true calls", "_random": "random calls"}
+COLUMNS = {"": "model", "_blank": "blanked media", "_truth": "true calls", "_random": "random calls"}
 """Ending of a metric's name -> what stands over its column."""
 
 LEAST_WIDTH = 116

@@ -54,14 +54,15 @@ def run_protocols(
         UserError: an unknown protocol, or one that was asked for by name and that the model has no tokens for.
     """
     chosen = _choose(protocols)
-    passes = _answer_tasks(bench, _tasks_of(chosen), num_samples, baselines)
+    passes = _answer_tasks(bench, _tasks_of(chosen), _own_data(chosen), num_samples, baselines)
     tools, results = Tools(run=bench.run, seed=bench.seed), {}
     for name, protocol in chosen.items():
         ours = [made for task, made in passes.items() if made.answers and task in (protocol.tasks or passes)]
         if ours:
             results[name] = _score(protocol, ours, tools, bench.reader if baselines else None)
         elif protocols is not None:
-            raise UserError(f"protocol {name!r} needs one of the tasks {protocol.tasks}; the model has none of them")
+            missing = "reads none of their media" if protocol.data else "has none of them"
+            raise UserError(f"protocol {name!r} needs one of the tasks {protocol.tasks}; the model {missing}")
     return results
 
 
@@ -75,21 +76,36 @@ def _choose(names: Sequence[str] | None) -> dict[str, Protocol]:
 
 def _tasks_of(protocols: Mapping[str, Protocol]) -> list[str]:
     """Tasks to answer, in a fixed order; a protocol without tasks of its own reads all of them, dialogues included."""
-    if any(not protocol.tasks for protocol in protocols.values()):
-        return list(ALL_TASKS)
     wanted = {task for protocol in protocols.values() for task in protocol.tasks}
+    if any(not protocol.tasks for protocol in protocols.values()):
+        wanted |= set(ALL_TASKS)
     return [task for task in ALL_TASKS if task in wanted] + sorted(wanted.difference(ALL_TASKS))
 
 
-def _answer_tasks(bench: Bench, tasks: Sequence[str], num_samples: int, blank: bool) -> dict[str, Pass]:
+def _own_data(protocols: Mapping[str, Protocol]) -> dict[str, Mapping[str, Any]]:
+    """Task -> node of its data set, for tasks that don't come from the bench's."""
+    return {task: node for protocol in protocols.values() for task, node in protocol.data.items()}
+
+
+def _answer_tasks(
+    bench: Bench, tasks: Sequence[str], own: Mapping[str, Mapping[str, Any]], num_samples: int, blank: bool
+) -> dict[str, Pass]:
+    drawn = {key: bench.data[key] for key in ("split", "seed") if key in bench.data}
     passes = {}
     for task in tasks:
-        dataset = DATASETS.build({**bench.data, "tasks": [task]})
-        # a dialogue is cut before a turn that depends on its index: every turn is tested, samples stay independent
-        drawn = (make_prompt(dataset[index], index) for index in range(min(num_samples, len(dataset))))
-        passes[task] = _answer(bench, [prompt for prompt in drawn if bench.reader.can_write(prompt)], blank)
+        dataset = DATASETS.build({**drawn, **own[task]} if task in own else {**bench.data, "tasks": [task]})
+        passes[task] = _answer(bench, _prompts(bench, dataset, num_samples, task in own), blank)
         bench.report(task, len(tasks))
     return passes
+
+
+def _prompts(bench: Bench, dataset: Any, num_samples: int, is_own: bool) -> list[Prompt]:
+    """Prompts that the model can answer; none of a data set of its own whose media the model cannot read."""
+    if is_own and not bench.reader.can_read(make_prompt(dataset[0])):
+        return []
+    # a dialogue is cut before a turn that depends on its index: every turn is tested, samples stay independent
+    drawn = (make_prompt(dataset[index], index) for index in range(min(num_samples, len(dataset))))
+    return [prompt for prompt in drawn if bench.reader.can_write(prompt)]
 
 
 def _answer(bench: Bench, prompts: Sequence[Prompt], blank: bool) -> Pass:

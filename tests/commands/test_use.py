@@ -44,8 +44,8 @@ def heard(monkeypatch, bundle):
             assert given is bundle
             return cls()
 
-        def reply(self, prompt, image=None):
-            told.append((prompt, image))
+        def reply(self, prompt, **media):
+            told.append((prompt, {kind: file for kind, file in media.items() if file}))
             return Reply(text=f"answer {len(told)}")
 
     module = ModuleType("mmunify.infer.assistant")
@@ -59,18 +59,27 @@ def test_several_prompts_are_several_turns(heard, bundle, tmp_path):
     picture.touch()
     done = invoke("run", "runs/x", "What is it?", "Remove it.", "--image", picture, "--allow-imports")
     assert done.exit_code == 0, done.output
-    assert heard == [("What is it?", picture), ("Remove it.", None)]
+    assert heard == [("What is it?", {"image": picture}), ("Remove it.", {})]
     assert bundle.opened == [("runs/x", True)]
     assert done.output.splitlines() == [f"> What is it?  [{picture}]", "answer 1", "> Remove it.", "answer 2"]
 
 
+def test_a_turn_may_have_media_of_several_kinds(heard, tmp_path):
+    clip, call = tmp_path / "clip.mp4", tmp_path / "call.wav"
+    clip.touch()
+    call.touch()
+    done = invoke("run", "runs/x", "What moves, and who calls?", "And now?", "--video", clip, "--audio", call)
+    assert done.exit_code == 0, done.output
+    assert heard == [("What moves, and who calls?", {"video": clip, "audio": call}), ("And now?", {})]
+
+
 def test_pictures_that_cannot_be_used(heard, tmp_path):
     picture = tmp_path / "scene.png"
-    assert "no picture at" in str(invoke("run", "runs/x", "hi", "--image", picture).exception)
+    assert "no file at" in str(invoke("run", "runs/x", "hi", "--image", picture).exception)
     picture.touch()
     done = invoke("run", "runs/x", "hi", "--image", picture, "--image", picture)
     assert isinstance(done.exception, UserError)
-    assert "2 pictures for 1 prompts" in str(done.exception)
+    assert "2 --image files for 1 prompts" in str(done.exception)
     assert heard == []
 
 

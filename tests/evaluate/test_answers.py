@@ -2,11 +2,27 @@
 
 import numpy as np
 import pytest
+import torch
 
+from mmunify.data.datasets.digit_world import DigitWorld
 from mmunify.errors import DataError
 from mmunify.evaluate.answers import AnswerReader, make_prompt, random_calls, true_calls
-from mmunify.tokens import DIGIT_TASKS, TokenRegistry
-from mmunify.types import Layout, Media, ModelSpec, NodeSpec, Output, Sample, SlotSpec, TaskCall, Text, Turn
+from mmunify.layers.target_frames import RegionTarget
+from mmunify.tokens import DEFAULT_TOKENS, DIGIT_TASKS, TokenRegistry
+from mmunify.types import (
+    Layout,
+    Media,
+    ModelSpec,
+    NodeSpec,
+    Output,
+    Preprocess,
+    Run,
+    Sample,
+    SlotSpec,
+    TaskCall,
+    Text,
+    Turn,
+)
 from tests.evaluate.worlds import READER, answers, prompts, truth_of
 
 SLOT = SlotSpec(opens="<img>", closes="</img>", layout=Layout.of(4))
@@ -112,3 +128,22 @@ def test_random_calls_are_other_samples_calls_at_other_places():
         assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
         assert call.regions[0].box != before.truth.calls[0].regions[0].box
         assert call.instruction in sizes
+
+
+def test_masks_and_boxes_of_heads_are_read_and_written():
+    slots = {
+        name: SlotSpec(layout=Layout(runs=(Run(token=token),))) for name, token in (("mask", "[SEG]"), ("box", "<at>"))
+    }
+    frames = {name: RegionTarget(kind=name, frame=Preprocess(size=(8, 8))) for name in slots}
+    outputs = {name: NodeSpec(kind=name, slot=slots[name], preprocess=frames[name]) for name in slots}
+    reader = AnswerReader(tokens=DEFAULT_TOKENS.with_signals(["[SEG]", "<at>"]), spec=ModelSpec(outputs=outputs))
+    prompts = [make_prompt(DigitWorld("test", [task])[0]) for task in ("segment", "refer")]
+    assert all(reader.can_write(prompt) for prompt in prompts)
+    assert reader.write(prompts[0].truth, prompts[0].extent).endswith("[SEG]")
+    assert reader.write(prompts[1].truth, prompts[1].extent) == "<at>"
+    answer = reader.read(prompts[1], "<at>", {"box": torch.tensor([[0.25, 0.25, 0.5, 0.75]])})
+    assert [region.box for region in answer.reply.regions] == [(0.25, 0.25, 0.5, 0.75)]
+    assert answer.asked == answer.given == ("box",) and not answer.reply.problems
+    in_words = AnswerReader(tokens=DEFAULT_TOKENS)
+    assert in_words.write(prompts[1].truth, prompts[1].extent).startswith("<box>")
+    assert in_words.read(prompts[0], "no").asked == ("segment",)

@@ -50,6 +50,6 @@ def test_the_printed_table_holds_values_and_numbers():
 
 def test_markdown_can_show_what_was_before():
     lines = markdown_table(RESULTS, before={"parse": {"rate": rate([False] * 4)}}).splitlines()
-    assert lines[0].startswith("| protocol | metric | n | before training | model | blanked image |")
+    assert lines[0].startswith("| protocol | metric | n | before training | model | blanked media |")
     assert lines[2].startswith("| segment | ciou | 40 |  | 0.712")
     assert lines[3].startswith("| parse | rate | 40 | 0.000 [0.00, 0.49] | 1.000")

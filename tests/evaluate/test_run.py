@@ -1,14 +1,17 @@
 """The whole evaluation with an oracle (everything right) and with models that are wrong in known ways."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from mmunify.errors import UserError
 from mmunify.evaluate.answers import AnswerReader
+from mmunify.evaluate.bench import Bench
 from mmunify.evaluate.run import ALL_TASKS, run_protocols
 from mmunify.registry import METRICS
 from mmunify.tokens import TokenRegistry
+from mmunify.types import ModelSpec, NodeSpec
 from tests.evaluate.worlds import SAMPLES, bench
 
 RATES = {
@@ -41,7 +44,8 @@ def wrong():
 
 
 def test_every_registered_protocol_runs(right):
-    assert sorted(right) == METRICS.names() == sorted([*RATES, "edit", "generation"])
+    others = {"dialled_number", "video_question"}  # this bench reads pictures alone
+    assert sorted(right) == sorted({*METRICS.names()} - others) == sorted([*RATES, "dialogue", "edit", "generation"])
 
 
 @pytest.mark.parametrize(("protocol", "metric"), [(p, m) for p, metrics in RATES.items() for m in metrics])
@@ -118,6 +122,23 @@ def test_tasks_without_tokens_are_skipped_or_refused():
     assert scores["segment"]["ciou"].value == pytest.approx(1.0)
     with pytest.raises(UserError, match="protocol 'layout' needs one of the tasks .*layout_to_image"):
         run_protocols(bench(oracle, ["layout_to_image"], reader), ["layout"], num_samples=3)
+
+
+def test_tasks_with_data_of_their_own_are_asked_where_the_model_reads_their_media():
+    asked = []
+
+    def respond(samples, blank):
+        asked.extend(samples)
+        return [SimpleNamespace(text="to the left", predictions={}, finished=True) for _ in samples]
+
+    spec = ModelSpec(media={"clips": NodeSpec(kind="video", slot=None, preprocess=None)})
+    reader = AnswerReader(tokens=TokenRegistry(), spec=spec)
+    watching = Bench(respond=respond, reader=reader, run=lambda answer: [], data={"split": "test", "seed": 5})
+    scores = run_protocols(watching, ["video_question"], num_samples=4)["video_question"]
+    assert {"direction", "direction_blank", "order"} < set(scores) and scores["order"].n == 4
+    assert {sample.turns[0].parts[0].kind for sample in asked} == {"video"} and "-test-5-" in asked[0].id
+    with pytest.raises(UserError, match="protocol 'dialled_number' needs .*; the model reads none of their media"):
+        run_protocols(watching, ["dialled_number"], num_samples=4)
 
 
 def test_an_unknown_protocol_gets_a_hint():

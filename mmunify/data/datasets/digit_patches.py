@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mmunify.data.datasets._numbered import Numbered
 from mmunify.data.digit_world.conversations import SPLITS, check_scenes
 from mmunify.data.digit_world.scene import COLORS, Scene, draw_scene, make_scene
 from mmunify.data.digit_world.words import CELLS, cell_owners
@@ -21,7 +22,7 @@ def label_patches(scene: Scene) -> np.ndarray:
 
 
 @DATASETS.register("digit_patches")
-class DigitPatches:
+class DigitPatches(Numbered):
     """One picture in, one output of kind "patches" whose target is `label_patches`.
 
     Args:
@@ -36,6 +37,9 @@ class DigitPatches:
         DataError: an unknown split or a number of digits out of range.
     """
 
+    noun = "a patch set"
+    task = "patches"
+
     def __init__(
         self,
         split: str = "train",
@@ -46,20 +50,12 @@ class DigitPatches:
         warp: float = 0.0,
     ) -> None:
         check_scenes(split, num_digits)
-        self.split, self.seed, self.length = split, seed, length
+        super().__init__(length)
+        self.split, self.seed = split, seed
         self.num_digits, self.size, self.warp = tuple(num_digits), size, warp
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        """Sample number `index`.
-
-        Raises:
-            IndexError: outside 0..length - 1.
-        """
-        if not 0 <= index < self.length:
-            raise IndexError(f"sample {index} of a patch set with {self.length} samples")
+    def make(self, index: int) -> Sample:
+        """Draw sample number `index`."""
         rng = np.random.default_rng([self.seed, index, SPLITS.index(self.split)])
         number = self.num_digits[int(rng.integers(len(self.num_digits)))]
         scene = make_scene(rng, "train" if self.split == "train" else "test", number, self.size, self.warp)
@@ -68,7 +64,7 @@ class DigitPatches:
         return Sample(
             turns=(Turn(role="user", parts=(picture,)), Turn(role="assistant", parts=(labels,))),
             id=f"digit_patches-{self.split}-{self.seed}-{index}",
-            task="patches",
+            task=self.task,
             source="digit_patches",
             facts={"scene": scene},
         )

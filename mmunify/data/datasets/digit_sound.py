@@ -1,7 +1,10 @@
 """Dialled numbers, heard over a noisy line."""
 
+from collections.abc import Callable
+
 import numpy as np
 
+from mmunify.data.datasets._numbered import Numbered
 from mmunify.data.digit_world.conversations import SPLITS
 from mmunify.data.digit_world.drawing_lots import Lots
 from mmunify.data.digit_world.tones import PAUSE, PRESS, Dialling, draw_sound, make_dialling
@@ -13,25 +16,31 @@ from mmunify.types import Media, Sample, Text, Turn
 TONE_PHRASES = {
     "number": ("Which number was dialled?", "What number was dialled?", "Which number do you hear?"),
     "count": ("How many digits were dialled?", "How many digits do you hear?"),
+    "first": ("Which digit was dialled first?",),
+    "last": ("Which digit was dialled last?",),
 }
 """Kind of question -> how it is asked."""
 
-
-def answer_of(dialling: Dialling, kind: str) -> str:
-    """The answer to a question of one kind: the digits with blanks between them, or how many they are."""
-    return dialling.number if kind == "number" else str(len(dialling.presses))
+ANSWERS: dict[str, Callable[[Dialling], str]] = {
+    "number": lambda dialling: dialling.number,
+    "count": lambda dialling: str(len(dialling.presses)),
+    "first": lambda dialling: str(dialling.presses[0].digit),
+    "last": lambda dialling: str(dialling.presses[-1].digit),
+}
+"""Kind of question -> its answer; a number's digits have blanks between them."""
 
 
 @DATASETS.register("digit_sound")
-class DigitSound:
-    """One sound of telephone tones, one question: which number was dialled, or how many digits it has.
+class DigitSound(Numbered):
+    """One sound of telephone tones, one question: which number was dialled, how many digits it has, which came when.
 
     Sample `index` is a pure function of (seed, split, index). Its facts: `kind` of the question, `answer`, and the
     `dialling`. Sounds have 8000 samples per second.
 
     Args:
         split: "train" or "test": other numbers, other noise.
-        kinds: kinds of questions ("number", "count"), or their weights.
+        kinds: kinds of questions (keys of `TONE_PHRASES`), or their weights.
+        turns: questions about one sound, of different kinds.
         seed: of all draws.
         length: number of samples.
         num_digits: how many digits a number may have.
@@ -43,10 +52,13 @@ class DigitSound:
         DataError: an unknown split or kind, or a number out of range.
     """
 
+    noun = "a digit sound set"
+
     def __init__(
         self,
         split: str = "train",
         kinds: list[str] | dict[str, float] = ["number"],
+        turns: int = 1,
         seed: int = 0,
         length: int = 100_000,
         num_digits: list[int] = [1, 2, 3, 4],
@@ -60,34 +72,33 @@ class DigitSound:
         if not num_digits or not all(1 <= number <= most for number in num_digits):
             raise DataError(f"num_digits={list(num_digits)}: {seconds} s have room for 1 to {most} digits")
         self.kinds = Lots(kinds, TONE_PHRASES, "kind of sound question")
-        self.split, self.seed, self.length = split, seed, length
+        super().__init__(length)
+        self.task = "dialled_number" if turns == 1 else "multi"
+        self.split, self.turns, self.seed = split, turns, seed
         self.num_digits, self.seconds = tuple(num_digits), seconds
         self.snr, self.level = _range("snr", snr), _range("level", level)
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        """Sample number `index`.
-
-        Raises:
-            IndexError: outside 0..length - 1.
-        """
-        if not 0 <= index < self.length:
-            raise IndexError(f"sample {index} of a digit sound set with {self.length} samples")
+    def make(self, index: int) -> Sample:
+        """Draw sample number `index`."""
         rng = np.random.default_rng([self.seed, index, SPLITS.index(self.split)])
-        kind = self.kinds.draw(rng)
+        first = self.kinds.draw(rng)
         number = self.num_digits[int(rng.integers(len(self.num_digits)))]
         dialling = make_dialling(rng, number, self.seconds, self.snr, self.level)
         heard = Media(kind="audio", source=(draw_sound(dialling), dialling.rate))
-        answer = answer_of(dialling, kind)
-        question = Turn(role="user", parts=(heard, Text(text=ask(rng, TONE_PHRASES[kind]))))
+        others = [kind for kind in self.kinds.names if kind != first]
+        kinds = [first, *(str(kind) for kind in rng.permutation(others)[: self.turns - 1])]
+        turns: list[Turn] = []
+        for kind in kinds:
+            asked = Text(text=ask(rng, TONE_PHRASES[kind]))
+            turns.append(Turn(role="user", parts=(asked,) if turns else (heard, asked)))
+            turns.append(Turn(role="assistant", parts=(Text(text=ANSWERS[kind](dialling)),)))
+        facts = {"kind": first, "answer": ANSWERS[first](dialling)} if self.turns == 1 else {}
         return Sample(
-            turns=(question, Turn(role="assistant", parts=(Text(text=answer),))),
+            turns=tuple(turns),
             id=f"digit_sound-{self.split}-{self.seed}-{index}",
-            task="dialled_number",
+            task=self.task,
             source="digit_sound",
-            facts={"kind": kind, "answer": answer, "dialling": dialling},
+            facts={**facts, "dialling": dialling},
         )
 
 

@@ -1,5 +1,6 @@
 """Conversations of the digit world in words alone: what a text backbone is pretrained on."""
 
+from mmunify.data.datasets._numbered import Drafted
 from mmunify.data.digit_world.conversations import Conversations, make_sample
 from mmunify.data.digit_world.scene import Scene
 from mmunify.data.digit_world.words import scene_text
@@ -12,7 +13,7 @@ def _show_text(scene: Scene) -> Text:
 
 
 @DATASETS.register("digit_text")
-class DigitText:
+class DigitText(Drafted):
     """The conversations of `digit_world`, sample by sample, with every picture told in words.
 
     A picture becomes "scene:" and, for every digit, where its box begins, ends and has its middle, in parts of 1 / 64,
@@ -30,6 +31,8 @@ class DigitText:
         DataError: an unknown split or task, or a number out of range.
     """
 
+    noun = "a digit text"
+
     def __init__(
         self,
         split: str = "train",
@@ -39,18 +42,9 @@ class DigitText:
         length: int = 100_000,
         num_digits: list[int] = [1, 2, 3, 4],
     ) -> None:
-        self.drafts = Conversations(split, tasks, turns, seed, num_digits, size=64, warp=0.0)
-        self.length, self.prefix = length, f"digit_text-{split}-{seed}"
+        drafts = Conversations(split, tasks, turns, seed, num_digits, size=64, warp=0.0)
+        super().__init__(drafts, f"digit_text-{split}-{seed}", length)
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        """Sample number `index`.
-
-        Raises:
-            IndexError: outside 0..length - 1.
-        """
-        if not 0 <= index < self.length:
-            raise IndexError(f"sample {index} of a digit text with {self.length} samples")
-        return make_sample(self.drafts[index], f"{self.prefix}-{index}", "digit_text", _show_text, as_text=True)
+    def make(self, index: int) -> Sample:
+        """Draw sample number `index`."""
+        return make_sample(self.drafts[index], f"{self.prefix}-{index}", "digit_text", _show_text, outputs=())

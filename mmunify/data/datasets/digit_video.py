@@ -1,25 +1,31 @@
 """Questions about clips of moving digits."""
 
+from typing import Any
+
 import numpy as np
 
-from mmunify.data.digit_world.clip_questions import CLIP_KINDS, make_clip_question
-from mmunify.data.digit_world.clips import clip_masks, draw_clip
+from mmunify.data.datasets._numbered import Numbered
+from mmunify.data.digit_world.clip_questions import CLIP_KINDS, ClipQuestion, ask_more, make_clip_question
+from mmunify.data.digit_world.clips import Clip, clip_masks, draw_clip
 from mmunify.data.digit_world.conversations import SPLITS, check_scenes
 from mmunify.data.digit_world.drawing_lots import Lots
 from mmunify.registry import DATASETS
 from mmunify.types import Media, Sample, Text, Turn
 
+ROLES = ("user", "assistant")
+
 
 @DATASETS.register("digit_video")
-class DigitVideo:
-    """One clip, one question about what moves where, or what leaves or enters first, last, in which order.
+class DigitVideo(Numbered):
+    """One clip, and questions about what moves where, or what leaves or enters first, last, in which order.
 
     Sample `index` is a pure function of (seed, split, index). Its facts: `kind` of the question, `answer`, the `clip`,
-    and for questions about one digit its number `subject` and its `masks`, Bool[F H W].
+    and for questions about one digit its number `subject` and its `masks`, Bool[F H W]; with several turns, the `clip`.
 
     Args:
         split: "train" or "test" handwriting.
         kinds: kinds of questions (keys of `CLIP_KINDS`), or their weights; None = all of them.
+        turns: questions about one clip, which then is encoded once for all of them; fewer where it leaves no more.
         seed: of all draws.
         length: number of samples.
         num_digits: numbers of digits that a clip may have.
@@ -31,10 +37,13 @@ class DigitVideo:
         DataError: an unknown split or kind, or a number out of range.
     """
 
+    noun = "a digit video set"
+
     def __init__(
         self,
         split: str = "train",
         kinds: list[str] | dict[str, float] | None = None,
+        turns: int = 1,
         seed: int = 0,
         length: int = 100_000,
         num_digits: list[int] = [1, 2, 3],
@@ -44,33 +53,34 @@ class DigitVideo:
     ) -> None:
         check_scenes(split, num_digits)
         self.kinds = Lots(list(CLIP_KINDS) if kinds is None else kinds, CLIP_KINDS, "kind of clip question")
-        self.split, self.seed, self.length = split, seed, length
+        super().__init__(length)
+        self.task = "video_question" if turns == 1 else "multi"
+        self.split, self.turns, self.seed = split, turns, seed
         self.num_digits, self.num_frames, self.size, self.warp = tuple(num_digits), num_frames, size, warp
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        """Sample number `index`.
-
-        Raises:
-            IndexError: outside 0..length - 1.
-        """
-        if not 0 <= index < self.length:
-            raise IndexError(f"sample {index} of a digit video set with {self.length} samples")
+    def make(self, index: int) -> Sample:
+        """Draw sample number `index`."""
         rng = np.random.default_rng([self.seed, index, SPLITS.index(self.split)])
         hand = "train" if self.split == "train" else "test"
         clip, question = make_clip_question(
             rng, self.kinds.draw(rng), self.num_digits, hand, self.num_frames, self.size, self.warp
         )
-        facts = {"kind": question.kind, "answer": question.answer, "clip": clip}
-        if question.subject is not None:
-            facts |= {"subject": question.subject, "masks": clip_masks(clip, question.subject)}
-        asked = (Media(kind="video", source=draw_clip(clip)), Text(text=question.text))
+        asked = [question, *ask_more(rng, clip, question, lambda: self.kinds.draw(rng), self.turns - 1)]
+        shown = Media(kind="video", source=draw_clip(clip))
+        said = [(Text(text=each.text), Text(text=each.answer)) for each in asked]
+        turns = [Turn(role=role, parts=(text,)) for pair in said for role, text in zip(ROLES, pair, strict=True)]
+        turns[0] = Turn(role="user", parts=(shown, *turns[0].parts))
         return Sample(
-            turns=(Turn(role="user", parts=asked), Turn(role="assistant", parts=(Text(text=question.answer),))),
+            turns=tuple(turns),
             id=f"digit_video-{self.split}-{self.seed}-{index}",
-            task="video_question",
+            task=self.task,
             source="digit_video",
-            facts=facts,
+            facts=_facts(clip, question) if self.turns == 1 else {"clip": clip},
         )
+
+
+def _facts(clip: Clip, question: ClipQuestion) -> dict[str, Any]:
+    facts: dict[str, Any] = {"kind": question.kind, "answer": question.answer, "clip": clip}
+    if question.subject is not None:
+        facts |= {"subject": question.subject, "masks": clip_masks(clip, question.subject)}
+    return facts

@@ -1,12 +1,14 @@
 """Conversations about pictures of the digit world."""
 
+from mmunify.data.datasets._numbered import Drafted
 from mmunify.data.digit_world.conversations import Conversations, make_sample
+from mmunify.data.digit_world.replies import OUTPUTS, check_outputs
 from mmunify.registry import DATASETS
 from mmunify.types import Sample
 
 
 @DATASETS.register("digit_world")
-class DigitWorld:
+class DigitWorld(Drafted):
     """Questions, masks, edits, layouts and pictures in one conversation format; drawn, never stored.
 
     Sample `index` is a pure function of (seed, split, index). Its `task` is the task's name, "multi" for several
@@ -21,10 +23,15 @@ class DigitWorld:
         num_digits: numbers of digits that a scene may have.
         size: side of the pictures in pixels.
         warp: strength (0..1) of random distortions of the handwriting, for training.
+        outputs: tasks whose answers are outputs: the pictures of generate_image, edit, remove, recolor and replace, the
+            masks of segment, the boxes of refer. A head for that kind of output makes them; where there is none they
+            are written as text, as are those of the other tasks: calls of experts, and boxes in words.
 
     Raises:
         DataError: an unknown split or task, or a number out of range.
     """
+
+    noun = "a digit world"
 
     def __init__(
         self,
@@ -36,19 +43,12 @@ class DigitWorld:
         num_digits: list[int] = [1, 2, 3, 4],
         size: int = 64,
         warp: float = 0.0,
+        outputs: list[str] = list(OUTPUTS),
     ) -> None:
-        self.drafts = Conversations(split, tasks, turns, seed, num_digits, size, warp)
-        self.length, self.prefix = length, f"digit_world-{split}-{seed}"
+        self.outputs = check_outputs(outputs)
+        drafts = Conversations(split, tasks, turns, seed, num_digits, size, warp)
+        super().__init__(drafts, f"digit_world-{split}-{seed}", length)
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        """Sample number `index`.
-
-        Raises:
-            IndexError: outside 0..length - 1.
-        """
-        if not 0 <= index < self.length:
-            raise IndexError(f"sample {index} of a digit world with {self.length} samples")
-        return make_sample(self.drafts[index], f"{self.prefix}-{index}", "digit_world")
+    def make(self, index: int) -> Sample:
+        """Draw sample number `index`."""
+        return make_sample(self.drafts[index], f"{self.prefix}-{index}", "digit_world", outputs=self.outputs)

@@ -11,6 +11,7 @@ from mmunify.data.digit_world.words import ask, choose, join_words, name_of
 
 CLIP_PHRASES: dict[str, Sequence[str]] = {
     "direction": ("Which way does the {name} move?", "Where does the {name} move to?"),
+    "motions": ("Where do the digits move to?", "Which digit moves where?"),
     "mover": ("Which digit moves to the {side}?",),
     "leaves_first": ("Which digit leaves first?", "Which digit leaves the picture first?"),
     "leaves_last": ("Which digit leaves last?", "Which digit leaves the picture last?"),
@@ -55,6 +56,13 @@ def _ask_direction(clip: Clip, rng: np.random.Generator) -> _Found:
     return _Found(answer=answer, words={"name": _name(clip, index)}, subject=index)
 
 
+def _ask_motions(clip: Clip, rng: np.random.Generator) -> _Found:
+    """All of them, the smallest digit first."""
+    order = sorted(range(len(clip.movers)), key=lambda index: (clip.movers[index].digit.digit, _name(clip, index)))
+    found = [f"the {_name(clip, index)} to the {clip.movers[index].direction}" for index in order]
+    return _Found(answer=join_words(found), words={})
+
+
 def _ask_mover(clip: Clip, rng: np.random.Generator) -> _Found | None:
     side = choose(rng, list(DIRECTIONS))
     found = [index for index, mover in enumerate(clip.movers) if mover.direction == side]
@@ -96,6 +104,7 @@ class ClipKind:
 
 CLIP_KINDS = {
     "direction": ClipKind(plots=("stay", "leave", "enter"), least=1, asker=_ask_direction),
+    "motions": ClipKind(plots=("stay", "leave", "enter"), least=1, asker=_ask_motions),
     "mover": ClipKind(plots=("stay",), least=2, asker=_ask_mover),
     "leaves_first": ClipKind(plots=("leave",), least=2, asker=_ask_end("leaves", 0)),
     "leaves_last": ClipKind(plots=("leave",), least=2, asker=_ask_end("leaves", -1)),
@@ -132,7 +141,38 @@ def make_clip_question(
     while True:
         plot = wanted.plots[int(rng.integers(len(wanted.plots)))]
         clip = make_clip(rng, plot, numbers[int(rng.integers(len(numbers)))], split, num_frames, size, warp)
-        found = wanted.asker(clip, rng)
-        if found is not None:
-            text = ask(rng, CLIP_PHRASES[kind], **found.words)
-            return clip, ClipQuestion(text=text, answer=found.answer, kind=kind, subject=found.subject)
+        question = ask_about(rng, clip, kind)
+        if question is not None:
+            return clip, question
+
+
+def ask_about(rng: np.random.Generator, clip: Clip, kind: str) -> ClipQuestion | None:
+    """A question of one kind about a clip; None where the clip leaves no clear answer to any."""
+    wanted = CLIP_KINDS[kind]
+    fits = clip.plot in wanted.plots and len(clip.movers) >= wanted.least
+    found = wanted.asker(clip, rng) if fits else None
+    if found is None:
+        return None
+    text = ask(rng, CLIP_PHRASES[kind], **found.words)
+    return ClipQuestion(text=text, answer=found.answer, kind=kind, subject=found.subject)
+
+
+def ask_more(
+    rng: np.random.Generator, clip: Clip, first: ClipQuestion, kinds: Callable[[], str], number: int
+) -> list[ClipQuestion]:
+    """Up to `number` further questions about a clip, none about the same thing as one before.
+
+    Args:
+        rng: all randomness but that of the kinds comes from here.
+        clip: what they are about.
+        first: the question that was asked first.
+        kinds: draws a kind of question.
+        number: how many; fewer come back where the clip leaves no more.
+    """
+    asked, seen = [], {(first.kind, first.answer, first.subject)}
+    for _ in range(4 * number):
+        question = ask_about(rng, clip, kinds()) if len(asked) < number else None
+        if question is not None and (question.kind, question.answer, question.subject) not in seen:
+            seen.add((question.kind, question.answer, question.subject))
+            asked.append(question)
+    return asked

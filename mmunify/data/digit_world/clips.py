@@ -72,6 +72,13 @@ class Clip:
         """Whether any part of one digit's box is in the picture, frame by frame."""
         return [_inside(self.movers[index].at(frame), self.size) for frame in range(self.num_frames)]
 
+    @property
+    def plot(self) -> Plot:
+        """What happens: a clip's digits all do the same."""
+        if any(self.leaves(index) is not None for index in range(len(self.movers))):
+            return "leave"
+        return "enter" if any(self.enters(index) is not None for index in range(len(self.movers))) else "stay"
+
     def leaves(self, index: int) -> int | None:
         """The first frame without a digit that was there before; None if it stays."""
         seen = self.visible(index)

@@ -1,6 +1,7 @@
 """Conversations of the digit world, drawn from (seed, index) alone, and how they become samples."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,12 +11,12 @@ from mmunify.data.digit_world.edits import replace_digit
 from mmunify.data.digit_world.facts import collect_facts
 from mmunify.data.digit_world.handwriting import Split
 from mmunify.data.digit_world.referents import sum_of_others
+from mmunify.data.digit_world.replies import OUTPUTS, reply_parts
 from mmunify.data.digit_world.scene import MAX_DIGITS, Scene, draw_scene, make_scene
 from mmunify.data.digit_world.tasks import TASKS, Exchange
 from mmunify.data.digit_world.words import center
 from mmunify.errors import DataError
 from mmunify.registry import did_you_mean
-from mmunify.tokens import format_call
 from mmunify.types import Media, Output, Sample, Text, Turn
 
 SPLITS = ("train", "test")
@@ -111,6 +112,19 @@ class Conversations:
                 exchanges.append(draw_exchange(scene, rng, self.split, other, exchanges))
         return Draft(task="multi" if self.turns > 1 else task, exchanges=tuple(exchanges))
 
+    def by_task(self) -> dict[str, tuple["Conversations", float]]:
+        """Task of a draft -> conversations of that task alone, and their share of these."""
+        several = [name for name in self._names if name != "dialogue"] if self.turns > 1 else []
+        groups = {"multi": several} if several else {}
+        groups |= {name: [name] for name in self._names if name not in several}
+        return {task: self._only(names) for task, names in groups.items()}
+
+    def _only(self, names: Sequence[str]) -> tuple["Conversations", float]:
+        shares = np.diff(self._bounds, prepend=0.0)[[self._names.index(name) for name in names]]
+        part = copy(self)
+        part._names, part._bounds = list(names), np.cumsum(shares) / shares.sum()
+        return part, float(shares.sum())
+
     def _draw_task(self, rng: np.random.Generator) -> str:
         return self._names[int(np.searchsorted(self._bounds[:-1], rng.random(), side="right"))]
 
@@ -147,39 +161,32 @@ def show_picture(scene: Scene) -> Media:
     return Media(kind="image", source=draw_scene(scene))
 
 
-def make_turns(exchanges: Sequence[Exchange], show: Show, as_text: bool = False) -> tuple[Turn, ...]:
+def make_turns(exchanges: Sequence[Exchange], show: Show, outputs: Collection[str] = OUTPUTS) -> tuple[Turn, ...]:
     """Turns of a conversation; a scene is shown before the first words that are about it.
 
     Args:
         exchanges: in order.
         show: how a scene enters.
-        as_text: write requests for pictures as calls instead of `Output`s.
+        outputs: tasks whose answers are outputs, see `replies`.
     """
-    turns, seen = [], None
+    turns, seen, number = [], None, -1
     for exchange in exchanges:
         shown: list[Text | Media | Output] = []
         if exchange.scene is not None and exchange.scene is not seen:
             shown = [show(exchange.scene)]
-            seen = exchange.scene
+            seen, number = exchange.scene, number + 1
         blank = " " if shown and isinstance(shown[0], Text) else ""  # after a picture the chat template brings it
-        turns.append(Turn(role="user", parts=(*shown, Text(text=blank + exchange.user))))
-        turns.append(Turn(role="assistant", parts=_reply(exchange, as_text)))
+        turns.append(Turn(role="user", parts=(*shown, Text(text=blank + exchange.user)), task=exchange.task))
+        turns.append(Turn(role="assistant", parts=reply_parts(exchange, outputs, number), task=exchange.task))
     return tuple(turns)
 
 
-def _reply(exchange: Exchange, as_text: bool) -> tuple[Text | Media | Output, ...]:
-    if exchange.call is None:
-        return (Text(text=exchange.opening + exchange.answer),)
-    if exchange.task != "generate_image" or as_text or exchange.result is None:
-        return (Text(text=exchange.opening + format_call(exchange.call)),)
-    output = Output(kind="image", target=draw_scene(exchange.result), call=exchange.call)
-    return (Text(text=exchange.opening), output) if exchange.opening else (output,)
-
-
-def make_sample(draft: Draft, name: str, source: str, show: Show = show_picture, as_text: bool = False) -> Sample:
-    """The sample of a draft; facts are collected if it has one exchange."""
-    facts = collect_facts(draft.exchanges[0], pictures=not as_text) if len(draft.exchanges) == 1 else {}
-    turns = make_turns(draft.exchanges, show, as_text)
+def make_sample(
+    draft: Draft, name: str, source: str, show: Show = show_picture, outputs: Collection[str] = OUTPUTS
+) -> Sample:
+    """The sample of a draft; facts are collected if it has one exchange, without pictures where it has no outputs."""
+    facts = collect_facts(draft.exchanges[0], pictures=bool(outputs)) if len(draft.exchanges) == 1 else {}
+    turns = make_turns(draft.exchanges, show, outputs)
     return Sample(turns=turns, id=name, task=draft.task, source=source, facts=facts)
 
 

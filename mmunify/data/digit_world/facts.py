@@ -36,7 +36,7 @@ def collect_facts(exchange: Exchange, pictures: bool = True) -> dict[str, Any]:
         relations: (first name, relation, second name) that were asked for.
     """
     facts: dict[str, Any] = {"kind": exchange.kind or None, "answer": exchange.answer or None}
-    facts |= {"call": exchange.call, "scene": exchange.scene, "target": _target(exchange) if pictures else None}
+    facts |= {"call": exchange.call, "scene": exchange.scene, "target": target_picture(exchange) if pictures else None}
     facts |= _subject_facts(exchange, pictures) | _plan_facts(exchange)
     return {name: fact for name, fact in facts.items() if fact is not None}
 
@@ -61,7 +61,8 @@ def _plan_facts(exchange: Exchange) -> dict[str, Any]:
     return {"plan": objects, "relations": plan.relations}
 
 
-def _target(exchange: Exchange) -> Any:
+def target_picture(exchange: Exchange) -> Any:
+    """The picture that answers an exchange: the edited one or the one that was asked for; None = no picture does."""
     if exchange.result is not None:
         return draw_scene(exchange.result)
     if exchange.task == "edit" and exchange.scene is not None and exchange.call is not None:

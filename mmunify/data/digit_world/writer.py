@@ -96,7 +96,8 @@ class _RecordWriter:
             return f"<{part.kind}>"
         if part.kind not in TAGS:
             raise DataError(f"sample {self.sample.id!r}: a record holds outputs of {sorted(TAGS)}, not {part.kind!r}")
-        entry = {"target": part.target, "call": part.call, "condition": part.condition}
+        label = None if part.region is None else part.region.label
+        entry = {"target": part.target, "call": part.call, "label": label, "condition": part.condition}
         self.outputs.append({"kind": part.kind, **{k: self._plain(v) for k, v in entry.items() if v is not None}})
         return TAGS[part.kind]
 

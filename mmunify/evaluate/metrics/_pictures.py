@@ -1,11 +1,12 @@
 """Reading pictures back: do they show exactly what was asked for?"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from mmunify.evaluate.reader import find_digits
+from mmunify.evaluate.reader import find_digits, read_box
 from mmunify.evaluate.statistics import Measure, mean, rate
 
 
@@ -29,3 +30,18 @@ def read_back(
         exact.append(picture is not None and found == Counter(names))
         shares.append((found & Counter(names)).total() / max(len(names), 1))
     return {"read_back": rate(exact), "read_back_digits": mean(shares, seed)}
+
+
+def read_places(pictures: Sequence[np.ndarray | None], plans: Sequence[Sequence[Mapping[str, Any]]]) -> Measure:
+    """Share of pictures in which every planned digit can be read, in its colour, at its place.
+
+    Args:
+        pictures: uint8 [H W 3]; None = nothing was made, which is wrong.
+        plans: for each picture the objects that were asked for: their `name` and `box` (0..1).
+    """
+    return rate([picture is not None and _shows(picture, plan) for picture, plan in zip(pictures, plans, strict=True)])
+
+
+def _shows(picture: np.ndarray, plan: Sequence[Mapping[str, Any]]) -> bool:
+    found = [read_box(picture, item["box"]) for item in plan]
+    return all(digit is not None and digit.name == item["name"] for digit, item in zip(found, plan, strict=True))

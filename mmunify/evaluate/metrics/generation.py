@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from mmunify.evaluate.answers import Answer
-from mmunify.evaluate.metrics._pictures import read_back
+from mmunify.evaluate.metrics._pictures import read_back, read_places
 from mmunify.evaluate.protocol import Protocol, Tools
 from mmunify.evaluate.statistics import Measure
 from mmunify.registry import METRICS
@@ -11,12 +11,18 @@ from mmunify.registry import METRICS
 
 @METRICS.register("generation")
 class GenerationProtocol(Protocol):
-    """`read_back` and `read_back_digits` of the pictures that an expert or a de-tokenizer makes."""
+    """Scores of the pictures that an expert or a de-tokenizer makes.
+
+    `read_back`, `read_back_digits`: names and colours count, places don't;
+    `placed`: share of pictures with every digit in its colour at the place that was asked for.
+    """
 
     tasks = ("generate_image",)
     by_calls = True
 
     def __call__(self, answers: Sequence[Answer], tools: Tools) -> Mapping[str, Measure]:
-        """Names and colours count; places don't."""
-        wanted = [[item["name"] for item in answer.facts["plan"]] for answer in answers]
-        return read_back([tools.last(answer, "image") for answer in answers], wanted, tools.seed)
+        """An answer without a picture is wrong."""
+        plans = [answer.facts["plan"] for answer in answers]
+        pictures = [tools.last(answer, "image") for answer in answers]
+        wanted = [[item["name"] for item in plan] for plan in plans]
+        return {**read_back(pictures, wanted, tools.seed), "placed": read_places(pictures, plans)}

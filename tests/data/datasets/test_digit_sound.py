@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmunify.data.datasets.digit_sound import DigitSound
+from mmunify.data.datasets.digit_sound import TONE_PHRASES, DigitSound
 from mmunify.data.digit_world.tones import draw_sound
 from mmunify.data.digit_world.words import WORD, vocabulary
 from mmunify.data.sound import read_sound
@@ -65,3 +65,21 @@ def test_length_bounds_the_indices():
     assert len(DigitSound(length=2)) == 2
     with pytest.raises(IndexError, match="sample -1 of a digit sound set with 2 samples"):
         DigitSound(length=2)[-1]
+
+
+def test_several_questions_share_one_sound():
+    data = DigitSound(turns=4, kinds=list(TONE_PHRASES))
+    for index in range(6):
+        sample = data[index]
+        number = sample.facts["dialling"].number
+        answers = [turn.parts[-1].text for turn in sample.turns[1::2]]
+        assert sorted(answers) == sorted([number, str(len(number.split())), number[0], number[-1]])
+        assert [len(turn.parts) for turn in sample.turns] == [2] + [1] * 7
+        assert sample.task == "multi" and list(sample.facts) == ["dialling"]
+    assert len(DigitSound(turns=2, kinds=list(TONE_PHRASES))[0].turns) == 4
+
+
+def test_order_questions():
+    for kind, place in (("first", 0), ("last", -1)):
+        facts = DigitSound(kinds=[kind], num_digits=[3])[5].facts
+        assert facts["answer"] == str(facts["dialling"].presses[place].digit)

@@ -50,3 +50,21 @@ def test_wrong_settings():
     with pytest.raises(IndexError, match="sample 2 of a digit video set with 2 samples"):
         DigitVideo(length=2)[2]
     assert len(DigitVideo(length=2)) == 2
+
+
+def test_several_questions_share_one_clip():
+    data, lengths = DigitVideo(turns=4, num_digits=[2, 3]), []
+    for index in range(12):
+        sample = data[index]
+        words = [turn.parts[-1].text for turn in sample.turns]
+        pairs = list(zip(words[::2], words[1::2], strict=True))
+        lengths.append(len(pairs))
+        assert [len(turn.parts) for turn in sample.turns] == [2] + [1] * (len(words) - 1)
+        clip = sample.facts["clip"]
+        for asked, answer in pairs:
+            if "move" in asked and answer.startswith("to the"):
+                named = [m for m in clip.movers if f"{m.digit.color} {m.digit.digit}" in asked]
+                assert [f"to the {mover.direction}" for mover in named] == [answer]
+        assert len({asked.lower().strip("?") for asked, _ in pairs}) == len(pairs)
+        assert sample.task == "multi" and "answer" not in sample.facts
+    assert max(lengths) == 4 and min(lengths) >= 2

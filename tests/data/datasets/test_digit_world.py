@@ -20,7 +20,12 @@ def _plain(sample) -> list:
     """A sample with its pictures as bytes, so that two can be compared."""
     parts = [part for turn in sample.turns for part in turn.parts]
     pictures = [p.source if isinstance(p, Media) else p.target for p in parts if not isinstance(p, Text)]
-    return [sample.id, sample.task, [p.text for p in parts if isinstance(p, Text)], [p.tobytes() for p in pictures]]
+    return [
+        sample.id,
+        sample.task,
+        [p.text for p in parts if isinstance(p, Text)],
+        [np.asarray(p).tobytes() for p in pictures],
+    ]
 
 
 def test_samples_are_the_same_in_any_order_and_process() -> None:

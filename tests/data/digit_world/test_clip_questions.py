@@ -6,7 +6,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mmunify.data.digit_world.clip_questions import CLIP_KINDS, CLIP_PHRASES, in_order, make_clip_question
+from mmunify.data.digit_world.clip_questions import (
+    CLIP_KINDS,
+    CLIP_PHRASES,
+    ask_about,
+    ask_more,
+    in_order,
+    make_clip_question,
+)
 from mmunify.data.digit_world.clips import clip_masks
 from mmunify.data.digit_world.words import WORD, vocabulary
 
@@ -40,6 +47,10 @@ def solve(clip, question):
     last_seen = sorted(digits, key=lambda name: digits[name][0][-1])
     if question.kind == "direction":
         return f"to the {direction_of(digits[names[0]][1])}"
+    if question.kind == "motions":
+        order = sorted(digits, key=lambda name: (name[-1], name))
+        *firsts, last = [f"the {name} to the {direction_of(digits[name][1])}" for name in order]
+        return f"{', '.join(firsts)} and {last}" if firsts else last
     if question.kind == "mover":
         side = re.search("left|right|top|bottom", question.text)[0]
         (name,) = [name for name in digits if direction_of(digits[name][1]) == side]
@@ -56,7 +67,7 @@ def test_the_answer_is_what_the_masks_show(kind):
     rng = np.random.default_rng(1)
     for _ in range(25):
         clip, question = make_clip_question(rng, kind)
-        if kind == "direction" and not all(clip_masks(clip, i).any() for i in range(len(clip.movers))):
+        if kind in ("direction", "motions") and not all(clip_masks(clip, i).any() for i in range(len(clip.movers))):
             continue
         assert question.answer == solve(clip, question)
         assert question.kind == kind
@@ -91,3 +102,18 @@ def test_answers_use_words_that_the_tokenizer_knows():
     answers = [make_clip_question(rng, kind)[1].answer for kind in CLIP_KINDS for _ in range(5)]
     assert {word for answer in answers for word in WORD.findall(answer)} <= known
     assert set(CLIP_PHRASES) == set(CLIP_KINDS)
+
+
+def test_kinds_that_do_not_fit_a_clip_are_not_asked():
+    rng = np.random.default_rng(6)
+    kinds, (clip, first) = list(CLIP_KINDS), make_clip_question(rng, "leaves_first", [2])
+    asked = {kind for kind in CLIP_KINDS for _ in range(5) if ask_about(rng, clip, kind) is not None}
+    assert asked == {"direction", "motions", "leaves_first", "leaves_last", "leave_order"}
+    more = ask_more(rng, clip, first, lambda: kinds[rng.integers(len(kinds))], 9)
+    assert sorted(question.kind for question in more) == [
+        "direction",
+        "direction",
+        "leave_order",
+        "leaves_last",
+        "motions",
+    ]

@@ -95,3 +95,8 @@ def test_what_does_not_fit_is_refused():
         make_clip(np.random.default_rng(0), "leave", 3, num_frames=6)
     with pytest.raises(DataError, match="4 digits cannot stay in 8 frames of 24 x 24"):
         make_clip(np.random.default_rng(0), "stay", 4, size=24)
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_the_plot_is_found_again(plot):
+    assert {clip.plot for clip in clips(plot, 8)} == {plot}

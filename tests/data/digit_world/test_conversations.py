@@ -71,7 +71,7 @@ def test_pictures_from_words_become_outputs_or_calls() -> None:
     np.testing.assert_array_equal(output.target, draw_scene(draft.exchanges[0].result))
     assert output.call == draft.exchanges[0].call
     assert [type(part) for turn in sample.turns[:1] for part in turn.parts] == [Text]
-    (text,) = make_sample(draft, "a", "b", as_text=True).turns[-1].parts
+    (text,) = make_sample(draft, "a", "b", outputs=()).turns[-1].parts
     assert f"<generate_image>{output.call.instruction}</generate_image>" in text.text
 
 

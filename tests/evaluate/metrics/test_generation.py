@@ -17,6 +17,7 @@ def test_true_pictures_can_be_read():
     measures = score()
     assert measures["read_back"].value > 0.8
     assert measures["read_back_digits"].value > 0.9
+    assert measures["placed"].value > 0.8
 
 
 def test_an_empty_picture_shows_nothing():

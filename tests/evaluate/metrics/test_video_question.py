@@ -1,0 +1,37 @@
+"""Questions about clips, by skill."""
+
+import pytest
+
+from mmunify.data.digit_world.clip_questions import CLIP_KINDS
+from mmunify.evaluate.answers import make_prompt
+from mmunify.evaluate.metrics.video_question import SKILLS, VideoQuestionProtocol
+from mmunify.evaluate.protocol import Tools
+from mmunify.registry import DATASETS
+from tests.evaluate.worlds import READER, run, truth_of
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    worlds = [DATASETS.build({**node, "split": "test", "seed": 5}) for node in VideoQuestionProtocol.data.values()]
+    return [make_prompt(world[index]) for world in worlds for index in range(8)]
+
+
+def score(prompts, speak):
+    answers = [READER.read(prompt, speak(truth_of(prompt))) for prompt in prompts]
+    return VideoQuestionProtocol()(answers, Tools(run=run))
+
+
+def test_every_kind_belongs_to_one_skill():
+    assert sorted(kind for kinds in SKILLS.values() for kind in kinds) == sorted(CLIP_KINDS)
+
+
+def test_right_answers(prompts):
+    measures = score(prompts, str)
+    assert {name: (m.value, m.n) for name, m in measures.items()} == dict.fromkeys(SKILLS, (1.0, 8))
+
+
+def test_skills_are_scored_apart(prompts):
+    measures = score(prompts, lambda text: "to the left" if text.startswith("to") else text)
+    left = [truth_of(prompt) for prompt in prompts].count("to the left")
+    assert measures["direction"].value == left / 8 < 1.0
+    assert {measures[skill].value for skill in SKILLS if skill != "direction"} == {1.0}
