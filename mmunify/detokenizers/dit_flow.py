@@ -72,6 +72,7 @@ class DiTFlowDetokenizer(Detokenizer):
         width = _condition_width(self.transformer)
         self.connector = read_options(FlowConnector, connector, "dit_flow.connector", in_dim=in_dim, out_dim=width)
         self.null = NullStates(in_dim, self.training_options.null)
+        self.needs = self.null.needs
         latents = load_latents(path, config, "dit_flow")
         side = picture_side(self.transformer, latents.factor, self.sampling_options.size)
         self.canvas = LatentCanvas(latents, _noising(path, config, flow), side)

@@ -82,6 +82,7 @@ class InstructPix2PixDetokenizer(Detokenizer):
         self.qformer = read_options(QueryReader, qformer, "instruct_pix2pix.qformer", in_dim=in_dim, out_dim=dim)
         self.interaction = Interaction(dim, features_dim or in_dim, self.unet.channels) if interaction else None
         self.null = NullStates(in_dim, self.training_options.null)
+        self.needs = self.null.needs | {"image"} | ({"features"} if interaction else set())
         self._keep_prompt(path, null)
         noising = self._noising(path, config)
         side = picture_side(network, latents.factor, self.sampling_options.size)

@@ -55,6 +55,7 @@ class PixelDecoder(Detokenizer):
         if path is not None:
             self.sizes = read_sizes(path, "pixel_decoder", in_dim)
         self.size, self.grid = self.sizes["size"], self.sizes["grid"]
+        self.num_states = self.grid**2
         self.preprocess = Preprocess(size=(self.size, self.size), mean=(0.0,) * 3, std=(1.0,) * 3, fit="pad")
         self.layers = _decoder(**self.sizes)
         if path is not None and torch.get_default_device().type != "meta":

@@ -70,6 +70,7 @@ class SDTextSpaceDetokenizer(Detokenizer):
             raise UserError("sd_text_space has nothing to learn from: caption_weight and denoising_weight are both 0")
         self.external, self.kind, self.caption_distance = path, kind, caption_distance
         self.weights = {"caption": caption_weight, "denoising": denoising_weight}
+        self.needs, self.reads_target = frozenset({"caption"} if caption_weight else ()), denoising_weight > 0
         self.sampling_options = read_options(SamplingOptions, {**SAMPLING, **sampling}, "sd_text_space.sampling")
         self.pipeline, self.parts = _load(path)
         self.parts.requires_grad_(False)

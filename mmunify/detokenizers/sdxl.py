@@ -79,6 +79,7 @@ class SDXLDetokenizer(Detokenizer):
         self.unet.learn("none" if decoupled and trains == "keys_values" else trains)
         self.resampler = self._resampler(in_dim, resampler, decoupled)
         self.null = NullStates(in_dim, self.training_options.null)
+        self.needs = self.null.needs | ({"image"} if source else set())
         self.canvas = self._canvas(latents, path, config)
         self.preprocess = self.canvas.preprocess
         self._keep_text(path, decoupled)

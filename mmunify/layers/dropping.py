@@ -42,6 +42,7 @@ class NullStates(nn.Module):
     def __init__(self, dim: int, kind: str) -> None:
         super().__init__()
         self.kind = kind
+        self.needs = frozenset({"null"} if kind == "given" else ())
         self.vector = nn.Parameter(torch.randn(dim) * 0.02) if kind == "learned" else None
 
     def forward(self, condition: Condition, dropped: Bool[Tensor, "K"]) -> Float[Tensor, "K Q E"]:

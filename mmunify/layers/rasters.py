@@ -1,8 +1,9 @@
 """Items of several rasters of one size: the frames of a clip, the tiles of a picture.
 
 `Features.grid` is the raster of *one* frame or tile. Features of F of them hold F * rows * columns tokens, frame by
-frame, each in raster order; items with fewer of them are filled up with masked tokens. Where the runs of a layout
-share no raster (a picture beside a map of another size), the features come as one sequence without a grid.
+frame, each in raster order; items with fewer of them are filled up with masked tokens. Frames of tokens without a
+raster are counted by `num_frames`. Where the runs of a layout share no raster (a picture beside a map of another size),
+the features come as one sequence without a grid.
 """
 
 from collections.abc import Callable
@@ -22,13 +23,10 @@ Grid = tuple[int, int]
 def split_frames(features: Features) -> tuple[Features, int]:
     """Every frame or tile as an item of its own: tokens (M, F N, E) -> (M F, N, E), and F.
 
-    Features without a grid are one frame.
-
     Raises:
         DataError: the tokens are no whole number of rasters.
     """
-    num_tokens = features.tokens.shape[1]
-    cells = num_tokens if features.grid is None else features.grid[0] * features.grid[1]
+    num_tokens, cells = features.tokens.shape[1], tokens_per_frame(features)
     if num_tokens == cells:
         return features, 1
     if num_tokens % cells or not num_tokens:
@@ -41,14 +39,20 @@ def split_frames(features: Features) -> tuple[Features, int]:
     return Features(tokens=tokens, mask=mask, grid=features.grid), num_tokens // cells
 
 
+def tokens_per_frame(features: Features) -> int:
+    """Cells of one raster; without a grid, the share of a frame or segment."""
+    if features.grid is not None:
+        return features.grid[0] * features.grid[1]
+    return features.tokens.shape[1] // (features.num_frames or 1)
+
+
 def join_frames(tokens: Float[Tensor, "R S D"], mask: Bool[Tensor, "R S"] | None, num_frames: int) -> Embeds:
     """Frames that were items of their own, side by side again: (M F, S, D) -> (M, F S, D)."""
     if num_frames == 1:
         return Embeds(tokens=tokens, mask=mask)
     slots = num_frames * tokens.shape[1]
-    return Embeds(
-        tokens=tokens.reshape(-1, slots, tokens.shape[2]), mask=None if mask is None else mask.reshape(-1, slots)
-    )
+    joined = None if mask is None else mask.reshape(-1, slots)
+    return Embeds(tokens=tokens.reshape(-1, slots, tokens.shape[2]), mask=joined, num_frames=num_frames)
 
 
 def slots_mask(frames: Features, num_slots: int, num_frames: int) -> Bool[Tensor, "R S"] | None:
@@ -114,13 +118,25 @@ def shrink_grid(grid: Grid, factor: int) -> Grid:
 
 
 def count_frames(run: Run) -> int:
-    """Frames or tiles in a run of slots; a run without a grid is one."""
-    return 1 if run.grid is None else run.slots // (run.grid[0] * run.grid[1])
+    """Frames or tiles in a run of slots."""
+    return run.num_frames if run.grid is None else run.slots // (run.grid[0] * run.grid[1])
 
 
 def map_slots(layout: Layout, num_slots: int, grid: Grid | None = None) -> Layout:
     """The layout with `num_slots` for every frame or tile, in a raster of `grid` if they form one."""
-    return map_runs(layout, lambda run: replace(run, slots=count_frames(run) * num_slots, grid=grid))
+    return map_runs(layout, lambda run: _fill_frames(run, num_slots, grid))
+
+
+def repeat_layout(layout: Layout, times: int) -> Layout:
+    """The layout of `times` frames or segments: rasters stay apart, tokens without a raster are one run of frames."""
+    if all(run.grid is None and not run.token for run in layout.runs):
+        return Layout(runs=(Run(slots=times * layout.num_slots, num_frames=times),))
+    return replace(layout, runs=layout.runs * times)
+
+
+def _fill_frames(run: Run, num_slots: int, grid: Grid | None) -> Run:
+    count = count_frames(run)
+    return replace(run, slots=count * num_slots, grid=grid, num_frames=1 if grid else count)
 
 
 def _change_run(run: Run, part: str, change: Callable[[Grid], Grid]) -> Run:

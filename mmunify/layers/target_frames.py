@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmunify.types import Box, Preprocess
+from mmunify.types import Box, Preprocess, Region
 
 Extent = tuple[int, int]
 """(width, height) in pixels."""
@@ -55,6 +55,12 @@ def restore_box(box: Sequence[float], extent: Extent, frame: Preprocess) -> Box:
     x0, x1 = (min(max((x * wide + left) / extent[0], 0.0), 1.0) for x in (box[0], box[2]))
     y0, y1 = (min(max((y * high + top) / extent[1], 0.0), 1.0) for y in (box[1], box[3]))
     return x0, y0, x1, y1
+
+
+def restore_regions(boxes: Float[Tensor, "K 4"], extent: Extent, frame: Preprocess) -> list[Region]:
+    """Predicted corners in 0..1 of the encoder's picture -> regions of the original; none for boxes without area."""
+    restored = [restore_box(box, extent, frame) for box in boxes.tolist()]
+    return [Region(box=box) for box in restored if box[0] < box[2] and box[1] < box[3]]
 
 
 def frame_mask(mask: Bool[Tensor, "F H W"], frame: Preprocess, size: tuple[int, int]) -> Float[Tensor, "F h w"]:

@@ -5,8 +5,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmunify.types import Features
-
 NUM_FRAMES = 64  # GroundingGPT's
 
 
@@ -34,8 +32,3 @@ class TemporalPositions(nn.Module):
         if num_frames <= len(self.table):
             return self.table[:num_frames]
         return F.interpolate(self.table.T[None], size=num_frames, mode="linear", align_corners=True)[0].T
-
-
-def tokens_per_frame(features: Features) -> int:
-    """Cells of the raster of one frame; tokens without a raster are segments of one token each."""
-    return 1 if features.grid is None else features.grid[0] * features.grid[1]

@@ -3,14 +3,14 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
 class TextMapper(nn.Module):
     """An encoder-decoder transformer with learned queries: GILL (https://arxiv.org/abs/2305.17216), NExT-GPT, MGIE.
 
-    No masks and no positions, pre-norm, ReLU, no dropout. The queries start apart from each other: where they all
+    No positions, pre-norm, ReLU, no dropout. The queries start apart from each other: where they all
     start at zero, as in one public version, all outputs stay alike.
 
     Args:
@@ -46,7 +46,18 @@ class TextMapper(nn.Module):
             if parameter.dim() > 1:  # layers of a stack are copies of one: draw each anew
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, states: Float[Tensor, "K r E"]) -> Float[Tensor, "K L C"]:
-        """States at r signal tokens -> L states of a text encoder."""
+    def forward(
+        self, states: Float[Tensor, "K r E"], mask: Bool[Tensor, "K r"] | None = None
+    ) -> Float[Tensor, "K L C"]:
+        """States at r signal tokens -> L states of a text encoder; `mask` is True where a state is real."""
+        if not len(states):  # torch's attention can't split the heads of nothing
+            return self(states.new_zeros(1, *states.shape[1:]))[:0]
+        hidden = _hidden(mask)
+        memory = self.encoder(self.shrink(states), src_key_padding_mask=hidden)
         queries = self.queries.expand(len(states), -1, -1)
-        return self.project(self.decoder(queries, self.encoder(self.shrink(states))))
+        return self.project(self.decoder(queries, memory, memory_key_padding_mask=hidden))
+
+
+def _hidden(mask: Bool[Tensor, "K r"] | None) -> Bool[Tensor, "K r"] | None:
+    """True where a state is not real; an item without any real state shows all, since attention to nothing is NaN."""
+    return None if mask is None else ~mask & mask.any(dim=1, keepdim=True)

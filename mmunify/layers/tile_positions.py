@@ -22,4 +22,4 @@ class TilePositions(nn.Module):
 
     def forward(self, centers: Float[Tensor, "M 2"]) -> Float[Tensor, "M dim"]:
         """Centres in 0..1 -> one vector per view."""
-        return torch.cat([centers, 1 - centers], dim=1) @ self.edges / 2
+        return torch.cat([centers, 1 - centers], dim=1).to(self.edges.dtype) @ self.edges / 2

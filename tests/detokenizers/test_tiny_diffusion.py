@@ -1,8 +1,11 @@
+import shutil
+
 import pytest
 import torch
 
-from mmunify.detokenizers.tiny_diffusion import TinyDiffusionDetokenizer
+from mmunify.detokenizers.tiny_diffusion import TinyDiffusionDetokenizer, _preconditioned
 from mmunify.errors import CheckpointError, DataError, UserError
+from mmunify.layers.dropping import all_drops
 from mmunify.parts import Draw
 from mmunify.types import Condition
 from tests.detokenizers.tiny_pipelines import draw_states
@@ -46,11 +49,6 @@ def test_the_condition_decides(joins):
     assert drawn[1] - drawn[0] > 0.3
 
 
-def test_flow_learns():
-    losses = learn(build(joins="grid", objective="flow", training={"drop": 0.0}), steps=25, lr=1e-2)
-    assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
-
-
 def learn(detokenizer, steps, lr):
     optimizer, condition = torch.optim.Adam(detokenizer.parameters(), lr=lr), example_condition(24)
     losses = []
@@ -63,25 +61,83 @@ def learn(detokenizer, steps, lr):
     return [float(loss.detach()) for loss in losses]
 
 
+def told(detokenizer, condition):
+    return detokenizer._tell(condition, all_drops(condition, False, False))
+
+
 def test_a_grid_shows_a_cell_what_lies_at_its_place():
-    detokenizer = build(joins="grid").eval()
+    """Untrained blocks pass features through, so that each is seen where it lies, as 2 x 2 cells."""
+    detokenizer = build(joins="grid")
     states = draw_states(1, 16, 24)
     changed = states.clone()
     changed[0, 0] += 5
-    drops = torch.tensor([False]), torch.tensor([False])
-    beside = [detokenizer._tell(Condition(states=each), drops)["beside"] for each in (states, changed)]
-    difference = (beside[0] - beside[1]).abs().sum((0, 1))
+    levels = [told(detokenizer, Condition(states=each))["near0"] for each in (states, changed)]
+    difference = (levels[0] - levels[1]).abs().sum((0, 1))
     assert difference.shape == (8, 8)
     assert (difference[:2, :2] > 0).all()
     assert difference.sum() == difference[:2, :2].sum()
 
 
-@pytest.mark.parametrize("objective", ["flow_data", "flow", "epsilon", "v_prediction", "sample"])
-def test_objectives(objective):
-    detokenizer = build(objective=objective, sampling={"steps": 2})
+DRAFT = {"name": "pixel_decoder", "size": 16, "grid": 4, "dim": 16, "depth": 1}
+
+
+def test_an_untrained_model_draws_its_draft():
+    detokenizer, condition = build(draft=DRAFT, sampling={"steps": 1}), example_condition(24)
+    torch.testing.assert_close(detokenizer.generate(condition), detokenizer.draft.generate(condition))
+
+
+def test_a_draft_learns_from_its_own_losses_alone():
+    detokenizer, condition = build(draft=DRAFT), example_condition(24)
+    made = detokenizer.loss(PICTURES, condition, DRAW)
+    assert made.losses.keys() == made.counts.keys() == {"denoising", "draft_l1", "draft_ssim"}
+    own = detokenizer.draft.loss(PICTURES, condition, DRAW).losses["l1"]
+    torch.testing.assert_close(made.losses["draft_l1"], own)
+    made.losses["denoising"].backward(retain_graph=True)
+    assert all(parameter.grad is None for parameter in detokenizer.draft.parameters())
+    made.losses["draft_l1"].backward()
+    assert any(parameter.grad.abs().sum() > 0 for parameter in detokenizer.draft.parameters())
+
+
+def test_a_frozen_draft_costs_no_loss():
+    detokenizer = build(draft=DRAFT)
+    detokenizer.draft.requires_grad_(False)
+    assert detokenizer.loss(PICTURES, example_condition(24), DRAW).losses.keys() == {"denoising"}
+
+
+def test_a_folder_holds_its_draft(tmp_path):
+    own = build(draft=DRAFT).draft.save_folder(tmp_path / "draft")
+    detokenizer = build(draft={"name": "pixel_decoder", "path": str(own)}, sampling={"steps": 2})
+    folder = detokenizer.save_folder(tmp_path / "part")
+    shutil.rmtree(own)
+    loaded = TinyDiffusionDetokenizer(24, sampling={"steps": 2}, path=str(folder))
+    assert torch.equal(loaded.generate(example_condition(24)), detokenizer.generate(example_condition(24)))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_preconditioning_is_that_of_edm(share):
+    """https://arxiv.org/abs/2206.00364, table 1, for x + sigma e = sample / (1 - s), sigma = s / (1 - s)."""
+    sample, answer = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    sigma, spread = share / (1 - share), 0.3
+    skip, out = spread**2 / (sigma**2 + spread**2), sigma * spread / (sigma**2 + spread**2) ** 0.5
+    made = _preconditioned(sample, torch.tensor(share, dtype=torch.float64), answer, spread)
+    torch.testing.assert_close(made, skip * sample / (1 - share) + out * answer)
+
+
+def test_cached_latents_are_learned_like_pictures():
+    detokenizer = build(fold=4, dims=[32])
+    latents = detokenizer.canvas.latents.encode(PICTURES)
+    losses = [detokenizer.loss(each, example_condition(24), DRAW).losses for each in (PICTURES, latents)]
+    torch.testing.assert_close(*losses, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("prediction", [None, "epsilon", "v_prediction", "sample"])
+def test_predictions(prediction, tmp_path):
+    detokenizer = build(training={"prediction": prediction}, sampling={"steps": 2})
     loss = detokenizer.loss(PICTURES, example_condition(24), DRAW).losses["denoising"]
     assert loss.isfinite()
     assert detokenizer.generate(example_condition(24)).isfinite().all()
+    folder = detokenizer.save_folder(tmp_path)
+    assert TinyDiffusionDetokenizer(24, path=str(folder)).sizes["prediction"] == prediction
 
 
 def test_edits_start_from_a_picture():
@@ -90,13 +146,17 @@ def test_edits_start_from_a_picture():
     edit = Condition(states=plain.states, image=PICTURES)
     losses = [detokenizer.loss(PICTURES, each, DRAW).losses["denoising"] for each in (plain, edit)]
     torch.testing.assert_close(*losses, rtol=0, atol=0)  # the new channels start at zero
-    losses[1].backward()
-    assert detokenizer.unet.network.conv_in.weight.grad[:, -12:].abs().max() > 0
+    torch.nn.init.normal_(detokenizer.unet.conv_out[-1].weight)  # it starts at zero, and stops gradients
+    detokenizer.loss(PICTURES, edit, DRAW).losses["denoising"].backward()
+    assert detokenizer.unet.source_in.weight.grad.abs().max() > 0
     assert detokenizer.generate(edit).shape == PICTURES.shape
 
 
 def test_guidance_changes_the_picture():
     detokenizer, condition = build(sampling={"steps": 2}), example_condition(24)
+    torch.nn.init.normal_(detokenizer.unet.conv_out[-1].weight)
+    for leave in detokenizer.near.leave:
+        torch.nn.init.normal_(leave.weight)
     weak, strong = (detokenizer.generate(condition, {"condition": g}) for g in (1.0, 5.0))
     assert (weak - strong).abs().max() > 1e-3
 

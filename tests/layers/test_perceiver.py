@@ -1,20 +1,27 @@
 import torch
 
-from mmunify.adapters.perceiver import PerceiverBlock as FlamingoBlock
 from mmunify.layers.perceiver import PerceiverBlock
 
 
-def test_it_is_flamingos_block_with_another_activation():
+def test_the_activation_is_the_feed_forwards_alone():
+    """Flamingo has ReLU; the attention before it doesn't change, and the parity test of the adapter holds it."""
     torch.manual_seed(0)
-    theirs = FlamingoBlock(8, 2, 4, None)
-    ours = PerceiverBlock(8, 2, 4, activation="relu")
-    ours.load_state_dict(theirs.state_dict())
+    gelu, relu = PerceiverBlock(8, 2, 4), PerceiverBlock(8, 2, 4, activation="relu")
+    relu.load_state_dict(gelu.state_dict())
     latents, memory = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
-    mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
-    torch.testing.assert_close(ours(latents, memory, mask), theirs(latents, memory, mask))
-    gelu = PerceiverBlock(8, 2, 4)
-    gelu.load_state_dict(theirs.state_dict())
-    assert (gelu(latents, memory) - ours(latents, memory)).abs().max() > 1e-3
+    queries = relu.latents_norm(latents)
+    read = latents + relu.attention(queries, torch.cat([relu.memory_norm(memory), queries], dim=1))
+    inside = relu.feed_forward.expand(relu.feed_forward_norm(read)).relu()
+    torch.testing.assert_close(relu(latents, memory), read + relu.feed_forward.reduce(inside))
+    assert (gelu(latents, memory) - relu(latents, memory)).abs().max() > 1e-3
+
+
+def test_masked_memory_is_as_good_as_absent():
+    torch.manual_seed(0)
+    block = PerceiverBlock(8, 2, 4)
+    latents, memory = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    mask = torch.tensor([[True, True, False, False, False]] * 2)
+    torch.testing.assert_close(block(latents, memory, mask), block(latents, memory[:, :2]))
 
 
 def test_symmetric_scaling_is_the_usual_one():

@@ -8,11 +8,13 @@ from mmunify.layers.rasters import (
     join_frames,
     map_frames,
     map_slots,
+    repeat_layout,
     resize_table,
     shrink_grid,
     slots_mask,
     split_frames,
     to_raster,
+    tokens_per_frame,
 )
 from mmunify.types import Features, Layout, Run
 
@@ -113,3 +115,24 @@ def test_frames_of_runs():
 def test_a_layout_without_raster_is_refused():
     with pytest.raises(UserError, match="part needs an encoder whose tokens form a raster; a run of 257 of them"):
         map_frames(Layout.of(257), "part", lambda grid: grid)
+
+
+def test_a_frame_is_a_raster_or_an_equal_share():
+    assert tokens_per_frame(Features(tokens=torch.zeros(1, 24, 6), grid=(3, 4), num_frames=2)) == 12
+    assert tokens_per_frame(Features(tokens=torch.zeros(1, 24, 6), num_frames=3)) == 8
+    assert tokens_per_frame(Features(tokens=torch.zeros(1, 24, 6))) == 24
+
+
+def test_frames_without_a_raster_are_told_by_their_number():
+    features = Features(tokens=torch.arange(12.0).view(1, 12, 1), num_frames=3)
+    frames, num_frames = split_frames(features)
+    assert (frames.tokens[:, 0, 0].tolist(), num_frames) == ([0.0, 4.0, 8.0], 3)
+    assert join_frames(frames.tokens, None, num_frames).num_frames == 3
+    layout = Layout(runs=(Run(slots=12, num_frames=3),))
+    assert map_slots(layout, 5).runs == (Run(slots=15, num_frames=3),)
+    assert map_slots(layout, 4, (2, 2)).runs == (Run(slots=12, grid=(2, 2)),)
+
+
+def test_layouts_repeat_rasters_and_join_plain_tokens():
+    assert repeat_layout(Layout.of(6, (2, 3)), 2).runs == (Run(slots=6, grid=(2, 3)),) * 2
+    assert repeat_layout(Layout.of(5), 3).runs == (Run(slots=15, num_frames=3),)

@@ -1,7 +1,6 @@
 import torch
 
-from mmunify.layers.temporal import TemporalPositions, tokens_per_frame
-from mmunify.types import Features
+from mmunify.layers.temporal import TemporalPositions
 
 
 def test_all_tokens_of_a_frame_get_its_vector():
@@ -15,11 +14,6 @@ def test_longer_clips_stretch_the_table():
     moved = positions(torch.zeros(1, 5, 6), tokens_per_frame=1)[0]
     torch.testing.assert_close(moved[::2], positions.table)
     torch.testing.assert_close(moved[1], positions.table[:2].mean(0))
-
-
-def test_a_frame_is_a_raster_or_a_token():
-    assert tokens_per_frame(Features(tokens=torch.zeros(1, 24, 6), grid=(3, 4))) == 12
-    assert tokens_per_frame(Features(tokens=torch.zeros(1, 3, 6))) == 1
 
 
 def test_size_of_unified_mllm():

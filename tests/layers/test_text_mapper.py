@@ -31,3 +31,18 @@ def test_layers_and_outputs_start_apart():
     first, second = (layer.linear1.weight for layer in mapper.encoder.layers)
     assert (first - second).abs().max() > 0.1
     assert mapper(torch.randn(1, 4, 6)).std(dim=1).min() > 0.01
+
+
+def test_masked_states_are_as_good_as_absent():
+    torch.manual_seed(0)
+    mapper = TextMapper(6, 10, num_queries=5, dim=16, depth=2, num_heads=2, hidden_dim=24)
+    states = torch.randn(2, 4, 6)
+    mask = torch.tensor([[True, True, False, False], [False] * 4])
+    masked = mapper(states, mask)
+    torch.testing.assert_close(masked[:1], mapper(states[:1, :2]))
+    assert masked.isfinite().all()
+
+
+def test_no_items():
+    mapper = TextMapper(6, 10, num_queries=5, dim=16, depth=1, num_heads=2, hidden_dim=24)
+    assert mapper(torch.zeros(0, 4, 6), torch.zeros(0, 4, dtype=torch.bool)).shape == (0, 5, 10)
