@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmunify.backbones._documents import find_documents, register_kernel
 from mmunify.errors import CheckpointError, UserError
 from mmunify.parts import Backbone
 from mmunify.registry import BACKBONES
@@ -62,8 +63,13 @@ class HuggingFaceBackbone(Backbone):
         self.num_old_rows: int = _num_rows(self.tokenizer, self.lm.get_input_embeddings().weight)
         self.new_rows = nn.ParameterDict()
         self.new_output_rows = nn.ParameterDict()
-        # A 4-D mask silently switches a sliding window off, so such models take plain causal rows alone.
-        self.supports = frozenset({"cache"} if _slides(text_config) else {"cache", "packed", "full_attention"})
+        # A 4-D mask silently switches a sliding window off, and a recurrent state ignores every mask: such models take
+        # plain causal rows alone.
+        is_plain = _slides(text_config) or getattr(self.lm, "_is_stateful", False)
+        self.supports = frozenset({"cache"} if is_plain else {"cache", "packed", "full_attention"})
+        self._by_document = kernel == "sdpa" and not is_plain and self.lm._can_set_attn_implementation()
+        if self._by_document:
+            self.lm.set_attn_implementation(register_kernel())
 
     @property
     def vocab_size(self) -> int:
@@ -110,7 +116,9 @@ class HuggingFaceBackbone(Backbone):
         """Logits of states, over the whole vocabulary or over `rows`."""
         head = self.lm.get_output_embeddings()
         new = self.new_rows if self.is_tied else self.new_output_rows
-        table = torch.cat([head.weight[: self.num_old_rows], *(part.to(head.weight.dtype) for part in new.values())])
+        table = head.weight[: self.num_old_rows]
+        if new:  # joining copies the whole table
+            table = torch.cat([table, *(part.to(table.dtype) for part in new.values())])
         bias = getattr(head, "bias", None)
         if bias is not None:
             bias = F.pad(bias[: self.num_old_rows], (0, len(table) - self.num_old_rows))
@@ -135,18 +143,36 @@ class HuggingFaceBackbone(Backbone):
             layers: hidden states to return beside the last (0 = the embeddings).
             cache: a transformers cache to read and extend, or None.
         """
-        plain = cache is None and attention.is_plain
+        is_plain = cache is None and attention.is_plain
+        documents = None if is_plain or cache is not None or not self._by_document else find_documents(attention)
         output = self.lm.base_model(
             inputs_embeds=inputs_embeds,
-            attention_mask=None if plain else additive_mask(attention, inputs_embeds.shape[1], inputs_embeds.dtype),
+            attention_mask=None if documents else self._mask(attention, inputs_embeds, is_plain),
             position_ids=position_ids,
             past_key_values=cache,
             use_cache=cache is not None,
             output_hidden_states=bool(layers),
+            **({"documents": documents} if documents else {}),
         )
+        if documents is not None and documents.calls < self.num_layers:  # a model that keeps arguments from its layers
+            self._by_document = False
+            self.lm.set_attn_implementation("sdpa")
+            return self(inputs_embeds, attention, position_ids, layers)
         states = output.hidden_states or ()
         chosen = {index: states[index] for index in layers}
         return Hidden(inputs=inputs_embeds, last=output.last_hidden_state, layers=chosen, cache=cache)
+
+    def _mask(
+        self, attention: Attention, inputs_embeds: Float[Tensor, "B T D"], is_plain: bool
+    ) -> Shaped[Tensor, "B ..."] | None:
+        """What the layers are told of who sees whom; nothing where their kernel is causal anyway.
+
+        Other kernels get plain rows' padding: without any mask, transformers takes positions that don't count up
+        (padding, slots that share one) for the beginning of another document.
+        """
+        if not is_plain:
+            return additive_mask(attention, inputs_embeds.shape[1], inputs_embeds.dtype)
+        return None if self._by_document else attention.valid.long()
 
     def new_cache(self) -> Any:
         """An empty key/value cache."""
@@ -221,8 +247,10 @@ def _new_rows(table: Float[Tensor, "rows D"], num_old: int, num_new: int) -> nn.
 
 
 def _slides(config: Any) -> bool:
-    kinds = getattr(config, "layer_types", None) or []
-    return any("sliding" in kind or "chunked" in kind for kind in kinds)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return getattr(config, "sliding_window", None) is not None
+    return any(kind != "full_attention" for kind in kinds)
 
 
 def _load_lm(path: str | None, config: dict | None, dtype: torch.dtype, kernel: str, hub: dict) -> nn.Module:

@@ -53,10 +53,11 @@ CHATS: Mapping[str, ChatTemplate] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of the conversation: words, a medium or an output, and whether the words are learned."""
+    """A stretch of the conversation: words, a medium or an output, whether the words are learned, the turn's task."""
 
     part: Text | Media | Output
     learned: bool = False
+    task: str = ""
 
 
 def render(sample: Sample, template: ChatTemplate, eos: str, prompt: bool = False) -> Iterator[Segment]:
@@ -74,18 +75,19 @@ def render(sample: Sample, template: ChatTemplate, eos: str, prompt: bool = Fals
     if not sample.turns:
         raise DataError(f"sample {sample.id!r} has no turns")
     for turn in sample.turns:
-        yield Segment(Text(text=template.before[turn.role]))
+        task = turn.task or sample.task
+        yield Segment(Text(text=template.before[turn.role]), task=task)
         answers = turn.role == "assistant"
         led = False
         for part in turn.parts:
             if not isinstance(part, Text):
-                yield Segment(part, learned=answers)
+                yield Segment(part, answers, task)
                 continue
             lead = "" if led or part.text[:1].isspace() else template.lead
             led = True
-            yield Segment(Text(text=lead + part.text), learned=answers if part.learned is None else part.learned)
-        yield Segment(Text(text=template.after[turn.role].replace("{eos}", eos)), learned=answers)
+            yield Segment(Text(text=lead + part.text), answers if part.learned is None else part.learned, task)
+        yield Segment(Text(text=template.after[turn.role].replace("{eos}", eos)), answers, task)
     if prompt:
         if sample.turns[-1].role == "assistant":
             raise DataError(f"sample {sample.id!r} ends with the assistant's turn; a prompt must end with the user's")
-        yield Segment(Text(text=template.before["assistant"]))
+        yield Segment(Text(text=template.before["assistant"]), task=sample.turns[-1].task or sample.task)

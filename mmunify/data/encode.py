@@ -3,23 +3,29 @@
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from mmunify.data.cache.items import StoredItem
+from mmunify.data.cache.reading import Caches, find_stored
 from mmunify.data.chat import ChatTemplate, Segment, render
+from mmunify.data.numbers import open_numbers, prepare_numbers, read_numbers
 from mmunify.data.pictures import prepare, prepare_views, read_picture
 from mmunify.data.regions import region_row
+from mmunify.data.side_text import side_ids, words_beside
 from mmunify.data.sound import prepare_sound, read_sound
-from mmunify.data.targets import read_numbers, read_region_target
+from mmunify.data.targets import read_region_target
 from mmunify.data.video import open_clip, prepare_clip
 from mmunify.errors import DataError
 from mmunify.layers.clips import ClipPreprocess
+from mmunify.layers.numbers import NumbersPreprocess
 from mmunify.layers.region_frames import RegionPreprocess
 from mmunify.layers.sounds import SoundPreprocess
 from mmunify.layers.target_frames import RegionTarget
 from mmunify.layers.tiling import Dynamic
-from mmunify.tokens import TokenRegistry, format_call
+from mmunify.tokens import TokenRegistry, format_call, format_region
 from mmunify.tokens.slots import num_places, opening
 from mmunify.types import Layout, Media, ModelSpec, NodeSpec, Output, Preprocess, Sample, SlotSpec, Text
 
@@ -32,18 +38,26 @@ class MediaItem:
     """One medium for one encoder node.
 
     Attributes:
-        values: [F C H W] of a picture or a clip, [K 1 B W] of a sound, [V] of a region.
+        values: [F C H W] of a picture or a clip, [K 1 B W] of a sound, [V] of a region; None = `stored` stands in.
         extent: original (width, height); (samples, 1) of a sound.
         slots: positions of its slots.
         part_of: for a region, its medium: encoder node and number among the sample's items of that node.
         any_size: whether items of other sizes may be packed with it: the encoder knows the real one from the extent.
+        side: ids of the words beside it, where its adapter reads them.
+        key: of its features in the cache; "" = they aren't cached.
+        stored: its cached features.
+        reread: reads the values after all, for a batch whose other items aren't in the cache.
     """
 
-    values: Tensor
+    values: Tensor | None
     extent: tuple[int, int]
     slots: tuple[int, ...]
     part_of: tuple[str, int] | None = None
     any_size: bool = False
+    side: tuple[int, ...] = ()
+    key: str = ""
+    stored: StoredItem | None = None
+    reread: Callable[[], "MediaItem"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +77,7 @@ class Example:
         input_ids, labels, position_ids, segment, full: one number per position (see `Attention`).
         media: encoder node -> items in order; outputs: head node -> items in order.
         task: index in the task table; id: the sample's; key: integer that random draws depend on.
+        turn_task: index of the turn's task per position, if turns have tasks of their own.
     """
 
     input_ids: list[int]
@@ -75,6 +90,7 @@ class Example:
     task: int = 0
     id: str = ""
     key: int = 0
+    turn_task: list[int] = field(default_factory=list)
 
 
 class SampleEncoder:
@@ -86,6 +102,9 @@ class SampleEncoder:
         tokens: the token registry.
         template: the words around turns.
         max_length: longer samples are refused, never cut.
+
+    Attributes:
+        caches: encoder node -> what the feature cache holds of it, for nodes that are cached.
     """
 
     def __init__(
@@ -96,6 +115,7 @@ class SampleEncoder:
         slots = [node.slot for node in spec.outputs.values() if node.slot is not None and not node.slot.as_text]
         self.openings = tuple(dict.fromkeys(opening(slot) for slot in slots))
         self._ids: dict[str, list[int]] = {}
+        self.caches: Caches = {}
 
     def ids(self, text: str) -> list[int]:
         """Vocabulary ids of a string, without any added begin or end token."""
@@ -136,6 +156,7 @@ class SampleEncoder:
             task=self.tokens.task_index(sample.task),
             id=sample.id,
             key=zlib.crc32(f"{sample.source}/{sample.id}".encode()),
+            turn_task=row.turn_task if any(turn.task for turn in sample.turns) else [],
         )
 
 
@@ -151,6 +172,8 @@ class _Row:
         self.full: list[bool] = []
         self.media: dict[str, list[MediaItem]] = {}
         self.outputs: dict[str, list[OutputItem]] = {}
+        self.turn_task: list[int] = []
+        self._task = 0
         self._kinds: list[str] = []
         self._extents: dict[str, list[tuple[int, int]]] = {}
         self._segments = 0
@@ -158,7 +181,7 @@ class _Row:
         self._tail = " "
 
     def place(self, segment: Segment, sample: Sample, prompt: bool) -> None:
-        part = segment.part
+        part, self._task = segment.part, self.encoder.tokens.task_index(segment.task)
         if isinstance(part, Text):
             self._tail = part.text[-1:] or self._tail
             begun = next((string for string in self.encoder.openings if string in part.text), None)
@@ -180,6 +203,7 @@ class _Row:
         self.position_ids += range(self._position, self._position + len(ids))
         self.segment += [0] * len(ids)
         self.full += [False] * len(ids)
+        self.turn_task += [self._task] * len(ids)
         self._position += len(ids)
 
     def _place_media(self, media: Media, sample: Sample) -> None:
@@ -190,13 +214,31 @@ class _Row:
                 f"sample {sample.id!r} holds a medium of kind {media.kind!r}; the model's encoders take {known}"
             )
         regions = isinstance(next(iter(nodes.values())).preprocess, RegionPreprocess)
-        items = self._read_regions(media, nodes, sample) if regions else _read_whole(media, nodes, sample)
+        items = self._read_regions(media, nodes, sample) if regions else self._read_or_find(media, nodes, sample)
         for name, node in nodes.items():
             slot = _slot(node, items[name].extent)
             places = self._place_slots(slot, learned=False) if slot is not None else ()
-            self.media.setdefault(name, []).append(replace(items[name], slots=places))
+            side = self._side(media, node, sample)
+            self.media.setdefault(name, []).append(replace(items[name], slots=places, side=side))
         self._extents.setdefault(media.kind, []).append(items[next(iter(nodes))].extent)
         self._kinds.append(media.kind)
+
+    def _side(self, media: Media, node: NodeSpec, sample: Sample) -> tuple[int, ...]:
+        """Ids of the words beside a medium, if its adapter reads them."""
+        if node.side_text is None:
+            return ()
+        return side_ids(words_beside(media, sample), node.side_text, self.encoder.ids)
+
+    def _read_or_find(self, media: Media, nodes: Mapping[str, NodeSpec], sample: Sample) -> dict[str, MediaItem]:
+        """What the cache holds of a medium, if it holds all; else the medium itself, with the key for its features."""
+        key, stored = find_stored(media.source, list(nodes), self.encoder.caches)
+        if stored is None:
+            return {name: replace(item, key=key) for name, item in _read_whole(media, nodes, sample).items()}
+        reread = {name: partial(_read_one, media, name, node, sample) for name, node in nodes.items()}
+        return {
+            name: MediaItem(values=None, extent=item.extent, slots=(), key=key, stored=item, reread=reread[name])
+            for name, item in stored.items()
+        }
 
     def _read_regions(self, media: Media, nodes: Mapping[str, NodeSpec], sample: Sample) -> dict[str, MediaItem]:
         return {name: self._read_region(media, node.preprocess, sample) for name, node in nodes.items()}
@@ -224,9 +266,10 @@ class _Row:
     def _place_output(self, output: Output, learned: bool, sample: Sample, prompt: bool) -> None:
         nodes = {name: node for name, node in self.encoder.spec.outputs.items() if node.kind == output.kind}
         made = {name: node for name, node in nodes.items() if node.slot is None or not node.slot.as_text}
-        if output.call is not None and all(node.slot is None for node in made.values()):
+        words = self._in_words(output)
+        if words and all(node.slot is None for node in made.values()):
             lead = "" if self._tail.isspace() else " "
-            self.add(self.encoder.ids(lead + format_call(output.call, registry=self.encoder.tokens)), learned)
+            self.add(self.encoder.ids(lead + words), learned)
         elif not nodes:
             known = sorted({node.kind for node in self.encoder.spec.outputs.values()})
             raise DataError(f"sample {sample.id!r}: no head makes an output of kind {output.kind!r}; they make {known}")
@@ -239,6 +282,16 @@ class _Row:
             target = None if source is None else self._target(source, node, condition, sample)
             item = OutputItem(target=target, slots=places[name], condition=condition)
             self.outputs.setdefault(name, []).append(item)
+
+    def _in_words(self, output: Output) -> str:
+        """What stands for an output that no head makes: its call, or its region of the medium that it starts from."""
+        tokens = self.encoder.tokens
+        if output.call is not None or output.region is None:
+            return "" if output.call is None else format_call(output.call, registry=tokens)
+        index = len(self._kinds) - 1 if output.condition is None else output.condition
+        kind = self._kinds[index] if 0 <= index < len(self._kinds) else ""
+        extents = self._extents.get(kind, [])[self._kinds[: max(index, 0)].count(kind) :]
+        return format_region(output.region, extents[0] if extents else None, tokens)
 
     def _place_shared(self, made: Mapping[str, NodeSpec], learned: bool) -> dict[str, tuple[int, ...]]:
         """Positions of one output for every node; nodes whose slots begin with the same string share the longest."""
@@ -317,6 +370,10 @@ def _open(source: Any, sample_id: str) -> Any:
         raise DataError(f"sample {sample_id!r}: {error}") from error
 
 
+def _read_one(media: Media, name: str, node: NodeSpec, sample: Sample) -> MediaItem:
+    return _read_whole(media, {name: node}, sample)[name]
+
+
 def _read_whole(media: Media, nodes: Mapping[str, NodeSpec], sample: Sample) -> dict[str, MediaItem]:
     """Every node's own numbers of one medium; all nodes of its kind read it the same way."""
     preprocess = next(iter(nodes.values())).preprocess
@@ -335,6 +392,7 @@ def _read_whole(media: Media, nodes: Mapping[str, NodeSpec], sample: Sample) -> 
 STREAMS: dict[type[Preprocess], tuple[Callable[..., Any], Callable[..., Tensor]]] = {
     ClipPreprocess: (open_clip, prepare_clip),
     SoundPreprocess: (read_sound, prepare_sound),
+    NumbersPreprocess: (open_numbers, prepare_numbers),
 }
 """Preprocessing of media that are no pictures -> what opens one, and what makes an encoder's numbers of it."""
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmunify.data.streams import readable_file
 from mmunify.errors import DataError
 from mmunify.layers.tiling import Dynamic, Sheet
 from mmunify.types import Preprocess, Source
@@ -37,14 +38,7 @@ def read_picture(source: Source, max_pixels: int = MAX_PIXELS) -> Any:
         return _from_array(source)
     if isinstance(source, Image.Image):
         return _decode(source, f"of mode {source.mode}, {source.size[0]} x {source.size[1]},")
-    path = Path(source)
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"picture {path} is empty (0 bytes)")
-    except FileNotFoundError as error:
-        raise DataError(f"picture {path} does not exist") from error
-    except OSError as error:
-        raise DataError(f"picture {path} cannot be read: {error}") from error
+    path = readable_file(source, "picture")
     with _open(path) as picture:
         width, height = picture.size
         if width * height > max_pixels:

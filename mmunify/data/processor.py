@@ -35,6 +35,11 @@ class Processor:
         self.encoder = SampleEncoder(spec, tokenizer, tokens, CHATS[chat], max_length)
 
     @property
+    def max_length(self) -> int:
+        """Largest number of positions of a row."""
+        return self.encoder.max_length
+
+    @property
     def pad_id(self) -> int:
         """Id at padding positions; it is never looked at."""
         tokenizer = self.tokenizer

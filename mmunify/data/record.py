@@ -6,8 +6,10 @@
      "outputs": [{"kind": "image", "target": "7-red.png", "call": "<edit>...</edit>", "condition": 0}],
      "task": "edit", "source": "mine", "facts": {...}}
 
-`<image>`, `<video>` and `<audio>` stand for media, `<img>`, `<vid>` and `<aud>` for outputs. One line break beside a
-medium only separates it from the words: templates decide what stands there.
+`<image>`, `<video>` and `<audio>` stand for media, `<img>`, `<vid>`, `<aud>`, `<mask>` and `<at>` (a box) for outputs.
+The target of a mask is a picture of it, that of a box `[x0, y0, x1, y1]` in 0..1; with a `label`, the box is written
+where no head makes it. Where several nodes learn from one output, `target` holds one for each, by name. One line break
+beside a medium only separates it from the words: templates decide what stands there.
 """
 
 import re
@@ -17,7 +19,7 @@ from typing import Any
 
 from mmunify.errors import DataError
 from mmunify.tokens import parse_reply
-from mmunify.types import Media, Output, Role, Sample, TaskCall, Text, Turn
+from mmunify.types import Media, Output, Region, Role, Sample, TaskCall, Text, Turn
 
 ROLES: dict[str, Role] = {
     "human": "user",
@@ -29,7 +31,7 @@ ROLES: dict[str, Role] = {
 MEDIA = {"image": "image", "video": "video", "audio": "audio", "sound": "audio"}
 """Key of a record, and name of its placeholder -> kind of medium."""
 
-OUTPUTS = {"img": "image", "vid": "video", "aud": "audio"}
+OUTPUTS = {"img": "image", "vid": "video", "aud": "audio", "mask": "mask", "at": "box"}
 """Name of a placeholder -> kind of output."""
 
 PLACEHOLDER = re.compile("<(" + "|".join([*MEDIA, *OUTPUTS]) + ")>")
@@ -129,13 +131,27 @@ class RecordReader:
         kind = OUTPUTS[name]
         if not isinstance(given, Mapping) or given.get("kind", kind) != kind:
             raise self._error(f"<{name}> needs an entry of kind {kind!r} in outputs; got {_short(given)}")
-        target = given.get("target")
+        target, label = self._target(given.get("target")), given.get("label")
+        boxed = isinstance(label, str) and isinstance(target, tuple)
         return Output(
             kind=kind,
-            target=None if target is None else str(self.root / target),
+            target=target,
             call=self._call(given.get("call")),
+            region=Region(box=target, label=str(label)) if boxed else None,
             condition=given.get("condition"),
         )
+
+    def _target(self, given: Any) -> Any:
+        """Paths start from the root; a box is its numbers; several nodes have one target each."""
+        if isinstance(given, Mapping):
+            return {str(node): self._target(each) for node, each in given.items()}
+        if isinstance(given, list):
+            if len(given) != 4 or not all(isinstance(number, int | float) for number in given):
+                raise self._error(f"the target of a box is [x0, y0, x1, y1] in 0..1; got {_short(given)}")
+            return tuple(float(number) for number in given)
+        if given is not None and not isinstance(given, str):
+            raise self._error(f"a target must be a path or a box; got {_short(given)}")
+        return None if given is None else str(self.root / given)
 
     def _call(self, text: str | None) -> TaskCall | None:
         if text is None:

@@ -1,4 +1,4 @@
-"""Files that hold streams (videos, sounds): opening them with one clear error for whatever is wrong."""
+"""Files that hold media: opening them with one clear error for whatever is wrong."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

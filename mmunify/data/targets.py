@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmunify.data.numbers import read_numbers
 from mmunify.data.pictures import read_picture
 from mmunify.data.regions import region_row
 from mmunify.errors import DataError
@@ -15,23 +16,6 @@ from mmunify.layers.target_frames import RegionTarget, frame_box, frame_mask
 from mmunify.types import Region
 
 Extent = tuple[int, int]
-
-
-def read_numbers(source: Any) -> Tensor:
-    """Numbers as they are, float32: an array, a number, or a `.npy` file of features made before.
-
-    Raises:
-        DataError: a file that can't be read, or something else than finite numbers.
-    """
-    if isinstance(source, str | Path):
-        source = _load(Path(source))
-    try:
-        numbers = torch.as_tensor(np.asarray(source), dtype=torch.float32)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"a target must be numbers; got {type(source).__name__}: {error}") from error
-    if not bool(numbers.isfinite().all()):
-        raise DataError(f"a target of shape {tuple(numbers.shape)} holds numbers that are not finite")
-    return numbers
 
 
 def read_region_target(source: Any, extent: Extent | None, preprocess: RegionTarget) -> Tensor:
@@ -80,12 +64,3 @@ def _mask(source: Any, extent: Extent, preprocess: RegionTarget) -> Tensor:
         )
     framed = frame_mask(frames, preprocess.frame, preprocess.size)
     return framed if mask.ndim == 3 else framed[0]
-
-
-def _load(path: Path) -> Any:
-    if path.suffix != ".npy":
-        raise DataError(f"{path} is no target of numbers; give a .npy file or the numbers")
-    try:
-        return np.load(path, allow_pickle=False).astype(np.float32)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an array: {error}") from error

@@ -1,86 +1,93 @@
 """From a mixture to the windows of one stage: which sample goes to which rank, in which step, resumable exactly."""
 
+import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from mmunify.data.mixture import Mixture
-from mmunify.errors import DataError
+from mmunify.data.bad_samples import BadSamples
+from mmunify.data.mixture import Mixture, Source, split_by_task
+from mmunify.data.packing import RowPacker
+from mmunify.data.processor import Processor
+from mmunify.errors import DataError, UserError
+from mmunify.model import UnifiedModel
 from mmunify.paths import resolve_paths
 from mmunify.recipe import Stage
+from mmunify.recipe.merging import DATA_KEYS
 from mmunify.registry import DATASETS
-from mmunify.types import Batch, Sample
+from mmunify.train.window import BatchMaker, Made, Order, Reader, SampleSequence, Window
+from mmunify.types import Batch
 
-
-@runtime_checkable
-class SampleSequence(Protocol):
-    """An endless sequence of samples, such as a `Mixture`."""
-
-    def __getitem__(self, k: int) -> Sample:
-        """Sample k, the same each time."""
-        ...
-
-
-@runtime_checkable
-class BatchMaker(Protocol):
-    """What makes batches of samples, such as a `Processor`."""
-
-    def encode(self, sample: Sample) -> Any:
-        """Lay one sample out."""
-        ...
-
-    def collate(self, examples: Sequence[Any]) -> Batch:
-        """Join laid out samples."""
-        ...
+NUM_PROBES = 256
+"""Samples whose mean length turns a stage's `tokens:` into steps."""
 
 
 def stage_samples(stage: Stage, seed: Sequence[int]) -> Mixture:
     """The endless sequence of a stage's samples.
 
     Args:
-        stage: of the recipe: its `data:` and `mix:`.
+        stage: of the recipe: its `data:`, `mix:` and `temperature:`.
         seed: numbers that the order depends on.
 
     Raises:
         RecipeError: a data node has faults.
-        DataError: no data, an empty data set, `mix: task`.
+        DataError: no data, an empty data set, weights that aren't positive.
     """
-    if stage.mix == "task":
-        raise DataError(f"stage {stage.name!r}: no mix: task yet; give every task a data node and use mix: source")
-    sources = []
+    sources: list[tuple[Source, float]] = []
+    sizes: list[int] = []
     for node in stage.data:
-        arguments = resolve_paths({key: value for key, value in node.items() if key not in ("weight", "batch_size")})
-        sources.append((DATASETS.build(arguments), float(node.get("weight", 1.0))))
+        source = DATASETS.build(resolve_paths({key: value for key, value in node.items() if key not in DATA_KEYS}))
+        by_task = stage.mix == "task" and len(source) > 0
+        parts = list(split_by_task(source).values()) if by_task else [(source, 1.0)]
+        weight = float(node.get("weight", 1.0))
+        # Under a temperature, the parts' own sizes make their shares.
+        sources += [(part, weight if stage.temperature is not None else weight * share) for part, share in parts]
+        sizes += [1 if stage.mix == "sample" else node.get("batch_size", stage.batch_size)] * len(parts)
     order = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
-    return Mixture(sources, order, group=stage.batch_size if stage.mix == "source" else 1)
+    return Mixture(sources, order, temperature=stage.temperature, group_sizes=sizes)
 
 
-class Window:
-    """The batches of one optimiser step on one rank; more than one when gradients accumulate.
+def stage_batches(stage: Stage, processor: Processor) -> BatchMaker:
+    """What makes a stage's batches: the processor, or one that packs rows or counts positions."""
+    if not stage.packing and stage.batch_tokens is None:
+        return processor
+    return RowPacker(processor, stage.packing, stage.batch_tokens)
 
-    A plain object with `to` and `pin_memory`: what moves data to devices takes it as a whole.
+
+def stage_steps(stage: Stage, samples: Mixture, processor: BatchMaker, world: int = 1) -> int:
+    """Optimiser steps of a stage that is measured in steps, epochs or tokens.
+
+    An epoch is as many samples as all data sets have together. Tokens are positions without padding; their number is
+    reached on average: steps follow from the mean length of the stage's first `NUM_PROBES` samples.
     """
+    if stage.steps:
+        return stage.steps
+    size = stage.batch_size if stage.mix == "sample" else samples.mean_group
+    per_step = size * stage.accumulate * world
+    if stage.epochs is not None:
+        return max(1, math.ceil(stage.epochs * samples.num_samples / per_step))
+    reader = Reader(samples, processor)
+    probes = [example for example, _ in map(reader.__getitem__, range(NUM_PROBES)) if example is not None]
+    mean = float(np.mean([max(1, len(example.input_ids)) for example in probes])) if probes else 1.0
+    return max(1, math.ceil((stage.tokens or 1) / (mean * per_step)))
 
-    def __init__(self, batches: Sequence[Batch]) -> None:
-        self.batches = tuple(batches)
 
-    def to(self, *args: Any, **kwargs: Any) -> "Window":
-        """Move every batch, as `Tensor.to` does."""
-        return Window([batch.to(*args, **kwargs) for batch in self.batches])
+def require_packing(stage: Stage, model: UnifiedModel) -> None:
+    """Refuse packed rows for a model that would let documents see each other.
 
-    def pin_memory(self) -> "Window":
-        """Pin every batch."""
-        return Window([batch.pin_memory() for batch in self.batches])
-
-    @property
-    def sample_ids(self) -> list[str]:
-        """Ids of all samples inside."""
-        return [name for batch in self.batches for name in batch.sample_ids]
+    Raises:
+        UserError: the backbone doesn't keep documents apart, or there is none.
+    """
+    if stage.packing and (model.backbone is None or "packed" not in model.backbone.supports):
+        raise UserError(
+            f"stage {stage.name!r} says packing: true, but the backbone can't keep the documents of a row apart (it "
+            "slides a window, has a recurrent state, or there is none); leave packing out"
+        )
 
 
 class WindowLoader:
@@ -90,15 +97,25 @@ class WindowLoader:
     `batch_size` of them, first all batches of rank 0, then those of rank 1, and so on. So two ranks see together what
     one rank with twice the batch size sees.
 
+    A processor that packs rows or counts positions may make several batches of a run; then ranks with fewer batches
+    get blank ones, as all ranks must run the model equally often.
+
+    A sample that can't be used is replaced by one that depends on its number alone, and counted. Ranks tell each other
+    their counts in every step, so all of them have the same state, and all of them stop when there are too many.
+
     Args:
         samples: the sequence.
         processor: makes batches.
-        batch_size: samples of one batch.
+        batch_size: samples of one batch; a mixture whose batches have one source each may say otherwise.
         steps: windows of the stage.
         accumulate: batches of one window.
         rank, world: of this process.
         num_workers: processes that read ahead; 0 = this one reads.
         pin_memory: whether batches are pinned for copies to a GPU.
+        bad_samples: largest share of samples that can't be used.
+
+    Raises:
+        DataError: a mixture with fewer samples than a batch over all ranks.
     """
 
     def __init__(
@@ -113,56 +130,98 @@ class WindowLoader:
         world: int = 1,
         num_workers: int = 0,
         pin_memory: bool = False,
+        bad_samples: float = 0.01,
     ) -> None:
-        self.samples, self.processor = samples, processor
+        self.reader = Reader(samples, processor)
         self.batch_size, self.steps, self.accumulate = batch_size, steps, accumulate
         self.rank, self.world = rank, world
         self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.bad_samples = BadSamples(bad_samples)
         self.position = 0
+        self._refuse_few(samples)
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[Window]:
-        batches = iter(self._dataloader())
+        """The windows that are left.
+
+        Raises:
+            DataError: too many samples can't be used.
+        """
+        made = iter(self._dataloader())
         while self.position < self.steps:
-            window = Window(list(islice(batches, self.accumulate)))
+            window = self._window(list(islice(made, self.accumulate)))
             self.position += 1
             yield window
 
-    def state_dict(self) -> dict[str, int]:
-        """Where the run is: the number of windows that were handed out."""
-        return {"position": self.position}
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is: the number of windows that were handed out, and the bad samples up to there."""
+        return {"position": self.position, "bad_samples": self.bad_samples.state_dict()}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind the windows that were handed out."""
         self.position = state["position"]
+        if "bad_samples" in state:
+            self.bad_samples.load_state_dict(state["bad_samples"])
 
     def indices(self, step: int) -> list[list[int]]:
         """Sample numbers of every batch of one step on this rank."""
-        size = self.batch_size
-        first = (step * self.world + self.rank) * self.accumulate * size
-        return [list(range(first + a * size, first + (a + 1) * size)) for a in range(self.accumulate)]
+        first = (step * self.world + self.rank) * self.accumulate
+        return [self._members(first + number) for number in range(self.accumulate)]
+
+    def _refuse_few(self, samples: SampleSequence) -> None:
+        """A batch over all ranks that has more samples than there are would hold some of them twice."""
+        wanted = self.batch_size * self.world
+        if isinstance(samples, Mixture) and samples.num_samples < wanted:
+            raise DataError(
+                f"the stage's data sets have {samples.num_samples} samples, fewer than a batch of {self.batch_size} on "
+                f"each of {self.world} processes; lower batch_size"
+            )
+
+    def _members(self, batch: int) -> list[int]:
+        samples, size = self.reader.samples, self.batch_size
+        if isinstance(samples, Mixture):
+            return list(samples.members(batch, size))
+        return list(range(batch * size, (batch + 1) * size))
+
+    def _window(self, parts: Sequence[Made]) -> Window:
+        """One step's batches; ranks share what they have to tell of them."""
+        batches = [batch for made in parts for batch in made.batches]
+        shares = _exchange((parts, len(batches)), self.world)
+        whole = [made for told, _ in shares for made in told]
+        for made in whole:
+            if not made.is_whole:
+                self.bad_samples.refuse(made.bad)
+        bad = sorted((one for made in whole for one in made.bad), key=lambda one: one.number)
+        listed = self.bad_samples.add(sum(made.num_good for made in whole), bad)
+        if self.rank == 0:
+            self.bad_samples.warn(listed)
+        return Window(batches + self._blanks(max(number for _, number in shares) - len(batches)))
+
+    def _blanks(self, number: int) -> list[Batch]:
+        """Batches without anything to learn."""
+        maker = self.reader.processor
+        return [maker.blank() for _ in range(number)] if isinstance(maker, RowPacker) else []
 
     def _dataloader(self) -> DataLoader:
-        batches = [batch for step in range(self.position, self.steps) for batch in self.indices(step)]
         # Forked workers share this process's memory: no second import of torch, no copy of the data set.
         can_fork = "fork" in multiprocessing.get_all_start_methods() and not torch.cuda.is_initialized()
         return DataLoader(
-            _Encoded(self.samples, self.processor),
-            batch_sampler=batches,  # type: ignore[arg-type]
-            collate_fn=self.processor.collate,
+            self.reader,
+            batch_sampler=Order(self.indices, self.position, self.steps, self.accumulate),  # type: ignore[arg-type]
+            collate_fn=self.reader.make,
             num_workers=self.num_workers,
             multiprocessing_context="fork" if self.num_workers and can_fork else None,
             pin_memory=self.pin_memory,
         )
 
 
-class _Encoded(Dataset):
-    """Samples by number, laid out."""
-
-    def __init__(self, samples: SampleSequence, processor: BatchMaker) -> None:
-        self.samples, self.processor = samples, processor
-
-    def __getitem__(self, k: int) -> Any:
-        return self.processor.encode(self.samples[k])
+def _exchange(told: tuple[Sequence[Made], int], world: int) -> list[tuple[list[Made], int]]:
+    """What all ranks tell: their parts of the step without the batches, and how many batches these were."""
+    light = [Made(batches=(), num_good=made.num_good, bad=made.bad, is_whole=made.is_whole) for made in told[0]]
+    if world == 1 or not torch.distributed.is_initialized():
+        return [(light, told[1])]
+    gathered: list[Any] = [None] * world
+    torch.distributed.all_gather_object(gathered, (light, told[1]))
+    return gathered

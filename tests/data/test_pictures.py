@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from mmunify.errors import DataError
 from mmunify.layers.tiling import AnyResTiling, PatchTiling, SeedXTiling
 from mmunify.types import Preprocess
 
+REAL = Path(__file__).parents[3] / "shared/fixtures"
 PLAIN = Preprocess(size=(8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
@@ -174,7 +176,7 @@ def test_scrambled_bytes_never_raise_anything_else(tmp_path):
 
 
 def test_folders_and_odd_arrays(tmp_path):
-    with pytest.raises(DataError, match=r"cannot be read: .*directory"):
+    with pytest.raises(DataError, match="is a folder, no file"):
         read_picture(tmp_path)
     for shape in ((0, 4, 3), (4, 4, 2), (4,), (1, 4, 4, 3)):
         with pytest.raises(DataError, match="not empty; got shape"):
@@ -240,3 +242,40 @@ def test_patches_of_a_pictures_own_size():
     assert view.shape == (3, 8, 16)
     assert (view[0, 0] * 255).round().tolist() == [*range(13), 1, 1, 1]
     assert prepare_views(coordinates(100, 50), tiling).shape == (1, 3, 16, 32)
+
+
+# ------------------------------------------------------------------------------------------- real files
+
+
+def real(name):
+    if not (REAL / name).is_file():
+        pytest.skip(f"the real file {name} is not on this machine")
+    return REAL / name
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "avif"])
+def test_one_picture_in_four_formats(suffix):
+    """A lossless file and three lossy ones hold the same picture."""
+    folder = "meta-pytorch+torchcodec/test/resources/gradient"
+    exact, lossy = (np.asarray(read_picture(real(f"{folder}.{kind}")), float) for kind in ("png", suffix))
+    assert exact.shape == lossy.shape and exact.std() > 10
+    assert np.abs(exact - lossy).mean() < 3
+
+
+def test_a_real_cmyk_picture():
+    """Light that inks leave: (1 - ink) (1 - black), channel by channel."""
+    path = real("meta-pytorch+torchcodec/test/resources/cmyk.jpg")
+    with Image.open(path) as file:
+        assert file.mode == "CMYK"
+        inks = np.asarray(file, float) / 255
+    picture = np.asarray(read_picture(path), float)
+    wanted = 255 * (1 - inks[..., :3]) * (1 - inks[..., 3:])
+    assert picture.std() > 50 and np.abs(picture - wanted).max() < 3
+    assert prepare(read_picture(path), PLAIN).isfinite().all()
+
+
+def test_a_real_photograph_cut_short(tmp_path):
+    content = real("facebookresearch+segment-anything/notebooks/images/dog.jpg").read_bytes()
+    (tmp_path / "dog.jpg").write_bytes(content[: len(content) // 3])
+    with pytest.raises(DataError, match=r"picture .*dog.jpg cannot be read: "):
+        read_picture(tmp_path / "dog.jpg")

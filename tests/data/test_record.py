@@ -6,7 +6,7 @@ import pytest
 
 from mmunify.data.record import RecordReader
 from mmunify.errors import DataError
-from mmunify.types import Media, Output, TaskCall, Text
+from mmunify.types import Media, Output, Region, TaskCall, Text
 
 HUMAN, GPT = {"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A bird."}
 BIRD = {"id": 12, "image": "birds/1.jpg", "conversations": [HUMAN, GPT]}
@@ -94,4 +94,29 @@ def _without(key: str) -> dict:
 )
 def test_wrong_records_are_named(record, message: str) -> None:
     with pytest.raises(DataError, match=f"^a.jsonl, line 3: .*{message}"):
+        _read(record)
+
+
+def test_masks_and_boxes_are_outputs() -> None:
+    said = {"from": "gpt", "value": "Here <mask> and <at>, <at>."}
+    outputs = [{"target": "m.png"}, {"target": [0, 0.5, 1, 1], "label": "a bird"}, {"target": [0, 0, 1, 1]}]
+    record = {**BIRD, "conversations": [HUMAN, said], "outputs": outputs}
+    _, mask, _, box, _, bare, _ = _read(record).turns[1].parts
+    assert mask == Output(kind="mask", target="/media/m.png")
+    corners = (0.0, 0.5, 1.0, 1.0)
+    assert box == Output(kind="box", target=corners, region=Region(box=corners, label="a bird"))
+    assert bare.region is None and bare.target == (0.0, 0.0, 1.0, 1.0)
+
+
+def test_several_nodes_may_have_targets_of_their_own() -> None:
+    said = {"from": "gpt", "value": "<img>"}
+    outputs = [{"target": {"image": "a.npy", "detokenizers.image": "b.png"}}]
+    (drawn,) = _read({**BIRD, "conversations": [HUMAN, said], "outputs": outputs}).turns[1].parts
+    assert drawn.target == {"image": "/media/a.npy", "detokenizers.image": "/media/b.png"}
+
+
+@pytest.mark.parametrize("target", [[0, 1], [0, 0, 1, "x"], 7])
+def test_targets_that_are_none_are_named(target) -> None:
+    record = {**BIRD, "conversations": [HUMAN, {"from": "gpt", "value": "<at>"}], "outputs": [{"target": target}]}
+    with pytest.raises(DataError, match=r"a.jsonl, line 3: (the target of a box is|a target must be)"):
         _read(record)
