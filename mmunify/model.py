@@ -4,7 +4,7 @@ Letters: see `mmunify.types`.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from mmunify.errors import PlacementError
 from mmunify.experts.low_rank._context import TokenContext, use_tokens
 from mmunify.experts.low_rank._routing import collect_aux
-from mmunify.heads._token_head import TokenHead
+from mmunify.layers.idle import touch
 from mmunify.layers.modes import set_modes
+from mmunify.links import Link
 from mmunify.parts import Adapter, Backbone, Context, Detokenizer, Draw, Encoder, Head, Tuner
 from mmunify.tokens import TokenRegistry
 from mmunify.tokens.slots import strings
 from mmunify.types import (
     Batch,
-    Condition,
     Embeds,
     Features,
     HeadOutput,
@@ -53,7 +53,12 @@ class UnifiedModel(nn.Module):
         wiring: "encoders.image" -> how that node is joined.
         weights: loss weight by head node ("text") or de-tokenizer ("detokenizers.image"); a head of weight 0 isn't run.
         tokens: the token registry.
+
+    Attributes:
+        on_features: told of the node, its media and their features whenever the cache asks for them.
     """
+
+    on_features: Callable[[str, MediaBatch, Features], None] | None = None
 
     def __init__(
         self,
@@ -82,33 +87,43 @@ class UnifiedModel(nn.Module):
         """All that the data side needs to know of the model."""
         media = {node: self._media_spec(node) for node in self.encoders}
         outputs = {node: self._output_spec(node) for node in self.heads if self.wiring[f"heads.{node}"].kind != "text"}
+        links = [self.link(node) for node in self.detokenizers]
+        media |= {link.name: spec for link in links if (spec := link.media_spec()) is not None}
+        outputs |= {link.name: spec for link in links if (spec := link.output_spec()) is not None}
         return ModelSpec(media=media, outputs=outputs)
 
     def _media_spec(self, node: str) -> NodeSpec:
-        encoder, kind = self.encoders[node], self.wiring[f"encoders.{node}"].kind
-        layouts = [
-            adapter.layout(encoder.layout(None))  # type: ignore[operator]
+        encoder: Encoder = self.encoders[node]  # type: ignore[assignment]
+        kind = self.wiring[f"encoders.{node}"].kind
+        readers: list[Adapter] = [
+            adapter  # type: ignore[misc]
             for name, adapter in self.adapters.items()
             if self.wiring[f"adapters.{name}"].source == f"encoders.{node}"
         ]
         slot = None
-        if layouts and self.backbone is not None:
-            opens, closes = self.tokens.pair(kind)
-            slot = SlotSpec(opens=opens, closes=closes, layout=layouts[0])
-        return NodeSpec(kind=kind, slot=slot, preprocess=encoder.preprocess)  # type: ignore[arg-type]
+        if readers and self.backbone is not None:
+            opens, closes = ("", "") if readers[0].bare else self.tokens.pair(kind)
+            layout = readers[0].layout(encoder.layout_of(kind))
+            slot = SlotSpec(opens=opens, closes=closes, layout=layout)
+        side_text = readers[0].side_text if readers else None
+        return NodeSpec(kind=kind, slot=slot, preprocess=encoder.preprocess_of(kind), side_text=side_text)
 
     def _output_spec(self, node: str) -> NodeSpec:
         head: Head = self.heads[node]  # type: ignore[assignment]
         preprocess: Preprocess | None = self.encoders[head.target].preprocess if head.target else None  # type: ignore[assignment]
-        if isinstance(head, TokenHead) and (head.features or "") in self.encoders:
-            preprocess = head.target_preprocess(self.encoders[str(head.features)]) or preprocess  # type: ignore[arg-type]
+        if head.features is not None and head.features in self.encoders:
+            preprocess = head.target_preprocess(self.encoders[head.features]) or preprocess  # type: ignore[arg-type]
         return NodeSpec(kind=self.wiring[f"heads.{node}"].kind, slot=head.spec, preprocess=preprocess)
 
     @property
     def layers(self) -> tuple[int, ...]:
         """Hidden states that heads ask for; -1 = the last."""
-        heads = [head for head in self.heads.values() if isinstance(head, TokenHead)]
-        return tuple(sorted({layer for head in heads for layer in head.layers}))
+        return tuple(sorted({layer for head in self.heads.values() for layer in head.layers}))  # type: ignore[union-attr]
+
+    @property
+    def modalities(self) -> list[str]:
+        """Nodes in the order of their modality ids: node i has i + 1, and text has 0."""
+        return [*(f"encoders.{name}" for name in self.encoders), *(f"heads.{name}" for name in self.heads)]
 
     # --------------------------------------------------------------------------------------- forward
 
@@ -117,15 +132,14 @@ class UnifiedModel(nn.Module):
         features = self.encode(batch)
         hidden = None
         if self.backbone is not None:
-            nodes = [f"encoders.{name}" for name in self.encoders] + [f"heads.{name}" for name in self.heads]
-            with use_tokens(TokenContext.of(batch, nodes)):
+            with use_tokens(TokenContext.of(batch, self.modalities)):
                 inputs_embeds = self.embed(batch, features)
                 layers = [layer for layer in self.layers if layer != -1]
                 hidden = self.backbone(inputs_embeds, batch.attention, batch.position_ids, layers=layers)
                 hidden = replace(hidden, aux={**hidden.aux, **collect_aux(self.backbone)})
         outputs = {name: out for name in self.heads if (out := self._run_head(name, hidden, batch, features))}
         outputs |= self._run_detokenizers(batch, features, outputs)
-        return self._report(outputs, hidden)
+        return self._report(outputs, hidden, self._idle_encoders(batch))
 
     def encode(self, batch: Batch) -> dict[str, Features]:
         """Features of the batch's media by encoder node; a node without items is absent."""
@@ -138,6 +152,8 @@ class UnifiedModel(nn.Module):
                 features[node] = media.features
                 continue
             features[node] = self._encode(encoder, media.values, self._context(node, media, batch, features))  # type: ignore[arg-type]
+            if self.on_features is not None and any(media.keys):
+                self.on_features(node, media, features[node])
         return features
 
     def embed(self, batch: Batch, features: Mapping[str, Features]) -> Float[Tensor, "B T D"]:
@@ -171,6 +187,24 @@ class UnifiedModel(nn.Module):
 
     # --------------------------------------------------------------------------------------- pieces
 
+    def _idle_encoders(self, batch: Batch) -> Tensor | float:
+        """Zero, with a zero gradient for every encoder that learns and has no medium in this batch."""
+        zero: Tensor | float = 0.0
+        for node, encoder in self.encoders.items():
+            if self.training and node not in batch.media and _learns(encoder):
+                zero = zero + touch(self._blank_pass(node, encoder), [encoder])
+        return zero
+
+    def _blank_pass(self, node: str, encoder: nn.Module) -> Float[Tensor, ""]:
+        """Zero: what an encoder of still pictures says of an empty one, times zero; the others are not run."""
+        weight = next(encoder.parameters())
+        preprocess: Preprocess = encoder.preprocess  # type: ignore[assignment]
+        if type(preprocess) is not Preprocess or preprocess.kind != "image":
+            return weight.new_zeros(())
+        values = weight.new_zeros(1, 1, len(preprocess.mean), *preprocess.size)
+        extent = torch.tensor([preprocess.size[::-1]], device=weight.device)
+        return encoder(values, Context(kind=self.wiring[f"encoders.{node}"].kind, extent=extent)).tokens.sum() * 0
+
     def _encode(self, encoder: nn.Module, values: Tensor, context: Context) -> Features:
         """A frozen encoder builds no graph: nothing that learns lies upstream of a medium."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and _learns(encoder)):
@@ -184,16 +218,18 @@ class UnifiedModel(nn.Module):
             extent=media.extent,
             document=media.document,
             task=batch.task,
+            side_ids=media.side_ids,
+            side_mask=media.side_mask,
             source=features.get(source) if source != node else None,
         )
 
     def _blank(self, node: str, adapter: nn.Module, like: Tensor) -> Features:
         """Zero features of the smallest layout, so that a learning adapter takes part in a step without media."""
-        encoder = self.encoders[node]
-        layout = encoder.layout(None)  # type: ignore[operator]
+        encoder: Encoder = self.encoders[node]  # type: ignore[assignment]
+        layout = encoder.layout_of(self.wiring[f"encoders.{node}"].kind)
         grids = {run.grid for run in layout.runs if run.slots}
         grid = grids.pop() if len(grids) == 1 else None
-        zeros = like.new_zeros(1, layout.num_slots, encoder.out_dim)  # type: ignore[arg-type]
+        zeros = like.new_zeros(1, layout.num_slots, encoder.out_dim)
         needs: frozenset[str] = adapter.needs  # type: ignore[assignment]
         layers = {int(need.removeprefix("layers:")): zeros for need in needs if need.startswith("layers:")}
         return Features(tokens=zeros, grid=grid, pooled=zeros[:, 0], layers=layers)
@@ -206,7 +242,7 @@ class UnifiedModel(nn.Module):
             return None
         outputs = batch.outputs.get(name)
         available = dict(features)
-        if head.target and outputs is not None and isinstance(outputs.target, Tensor):
+        if head.target and head.encodes_target and outputs is not None and isinstance(outputs.target, Tensor):
             encoder = self.encoders[head.target]  # type: ignore[index]
             with torch.no_grad():
                 available["target"] = encoder(outputs.target.unsqueeze(1), Context(document=outputs.document))
@@ -222,52 +258,35 @@ class UnifiedModel(nn.Module):
             name = f"detokenizers.{node}"
             if self.weights.get(name, 1.0) == 0 or not _learns(detokenizer) or not self.training:
                 continue
-            side, _, source = self.wiring[name].source.partition(".")
-            pair = (
-                self._from_encoder(source, batch, features)
-                if side == "encoders"
-                else self._from_head(source, batch, heads)
-            )
-            target, condition, document = pair or self._no_items(side, source, batch)
-            keys = [batch.keys[i] for i in document.tolist()]
+            link = self.link(node)
+            like = next(detokenizer.parameters()).new_zeros((), device=batch.input_ids.device)
+            drawn = link.items(batch, features, heads) or link.nothing(like)
+            keys = [batch.keys[i] for i in drawn.document.tolist()]
             draw = Draw(seed=batch.seed, step=batch.step, keys=keys, part=name)
-            made[name] = detokenizer.loss(target, condition, draw)  # type: ignore[operator]
+            made[name] = detokenizer.loss(drawn.target, drawn.condition, draw)  # type: ignore[operator]
         return made
 
-    def _no_items(self, side: str, source: str, batch: Batch) -> tuple[Tensor, Condition, Tensor]:
-        """Zero items of the right shape, so that a learning de-tokenizer takes part in a step without pictures."""
-        encoder = self.encoders[source if side == "encoders" else str(self.heads[source].target)]
-        preprocess: Preprocess = encoder.preprocess  # type: ignore[assignment]
-        device = batch.input_ids.device
-        states = torch.zeros(0, encoder.layout(None).num_slots, encoder.out_dim, device=device)  # type: ignore[operator]
-        return torch.zeros(0, 3, *preprocess.size, device=device), Condition(states=states), batch.task[:0]
+    def link(self, node: str) -> Link:
+        """A de-tokenizer with what it draws from."""
+        name = f"detokenizers.{node}"
+        side, _, source = self.wiring[name].source.partition(".")
+        head: Head | None = self.heads[source] if side == "heads" else None  # type: ignore[assignment]
+        kind = self.wiring.get(f"{side}.{source}", self.wiring[name]).kind
+        like = source if head is None else head.target
+        eyes = [name for name in self.encoders if self.wiring[f"encoders.{name}"].kind == kind]
+        return Link(
+            name=name,
+            source=source,
+            kind=kind,
+            detokenizer=self.detokenizers[node],  # type: ignore[arg-type]
+            head=head,
+            encoder=dict(self.encoders.items()).get(str(like)),  # type: ignore[arg-type]
+            eye=eyes[0] if eyes else "",
+            looks=self.encoders[eyes[0]] if eyes else None,  # type: ignore[arg-type]
+        )
 
-    def _from_encoder(
-        self, node: str, batch: Batch, features: Mapping[str, Features]
-    ) -> tuple[Tensor, Condition, Tensor] | None:
-        """A de-tokenizer alone: the pictures that went in are what should come out."""
-        media = batch.media.get(node)
-        if media is None or media.values is None:
-            return None
-        return self._pixels(node, media.values[:, 0]), Condition(states=features[node].tokens), media.document
-
-    def _from_head(
-        self, node: str, batch: Batch, heads: Mapping[str, HeadOutput]
-    ) -> tuple[Tensor, Condition, Tensor] | None:
-        """A de-tokenizer behind a head: its loss reaches the backbone through the predicted features."""
-        outputs, made, encoder = batch.outputs.get(node), heads.get(node), self.heads[node].target
-        if outputs is None or made is None or made.conditions is None or not isinstance(outputs.target, Tensor):
-            return None
-        return self._pixels(str(encoder), outputs.target), made.conditions, outputs.document
-
-    def _pixels(self, node: str, values: Float[Tensor, "K C H W"]) -> Float[Tensor, "K C H W"]:
-        """Undo an encoder's normalisation: pixels in 0..1."""
-        preprocess: Preprocess = self.encoders[node].preprocess  # type: ignore[assignment]
-        mean, std = (values.new_tensor(numbers).view(1, -1, 1, 1) for numbers in (preprocess.mean, preprocess.std))
-        return (values * std + mean).clamp(0, 1)
-
-    def _report(self, outputs: Mapping[str, HeadOutput], hidden: Hidden | None) -> StepReport:
-        losses = {f"{node}/{name}": loss for node, out in outputs.items() for name, loss in out.losses.items()}
+    def _report(self, outputs: Mapping[str, HeadOutput], hidden: Hidden | None, idle: Tensor | float) -> StepReport:
+        losses = {f"{node}/{name}": loss + idle for node, out in outputs.items() for name, loss in out.losses.items()}
         counts = {f"{node}/{name}": count for node, out in outputs.items() for name, count in out.counts.items()}
         weights = {name: self.weights.get(name.split("/")[0], 1.0) for name in losses}
         aux = dict(hidden.aux) if hidden is not None else {}
@@ -309,7 +328,7 @@ def _add_strings(tokens: TokenRegistry, heads: Mapping[str, Head], backbone: Bac
     """The registry with the strings of the heads' slots; new ones become rows of the backbone, a group per head."""
     for node, head in heads.items():
         own = strings(head.spec) if head.spec is not None else ()
-        wanted = tokens.with_signals([*own, *(head.strings if isinstance(head, TokenHead) else ())])
+        wanted = tokens.with_signals([*own, *head.strings])
         new = wanted.signals[len(tokens.signals) :]
         tokens = wanted
         if new and backbone is not None and backbone.tokenizer is not None:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +27,7 @@ from mmunify.types import (
     Media,
     OutputBatch,
     Preprocess,
+    SideText,
     SlotSpec,
     TaskCall,
 )
@@ -113,10 +114,20 @@ class Encoder(Part):
 
     out_dim: int
     preprocess: Preprocess
+    cacheable: ClassVar[bool] = True
+    """False if the features of an item depend on more than the item: on others of its batch, on another node's."""
 
     @abstractmethod
     def layout(self, extent: tuple[int, int] | None = None) -> Layout:
         """Tokens of one item of this original (width, height), before any adapter."""
+
+    def layout_of(self, kind: str, extent: tuple[int, int] | None = None) -> Layout:
+        """The layout of media of one kind, for an encoder that reads several; others have one for all."""
+        return self.layout(extent)
+
+    def preprocess_of(self, kind: str) -> Preprocess:
+        """How media of one kind become values, likewise."""
+        return self.preprocess
 
     @abstractmethod
     def forward(self, values: Float[Tensor, "M ..."], context: Context) -> Features:
@@ -128,6 +139,10 @@ class Adapter(Part):
 
     needs: frozenset[str] = frozenset()
     """Of "pooled", "layers:<index>", "side_text": what it reads beside `tokens`."""
+    bare: bool = False
+    """Whether items stand in the sequence without the strings of their kind around them; a node says it."""
+    side_text: SideText | None = None
+    """How the words beside an item become ids, for an adapter that reads them."""
 
     @abstractmethod
     def layout(self, layout: Layout) -> Layout:
@@ -208,6 +223,20 @@ class Head(Part):
     """False for a head that reads encoder features alone."""
     target: str | None = None
     """Encoder node whose features of the output's target are learned; None = no features are needed."""
+    features: str | None = None
+    """Encoder node whose features of a medium that went in it reads, beside the states."""
+    layers: Sequence[int] = ()
+    """Indices of the hidden states that it reads of all positions before its slot (-1 = the last)."""
+    strings: Sequence[str] = ()
+    """Vocabulary that belongs to it (`<p>`), beside the strings of its slot."""
+    makes: Literal["features", "mask", "box", "score"] = "features"
+    """"features" for a de-tokenizer, a "mask" or a "box" of a medium, or a "score" that nobody draws."""
+    output_shape: tuple[int, int] | None = None
+    """(Q, E) of the features that it makes of an item; None = it makes none."""
+    encodes_target: bool = True
+    """False where the features of the target are not needed, since a linked de-tokenizer teaches the head."""
+    pool: Literal["2d", "1d"] = "2d"
+    """How more features than it makes are averaged, to be compared with its own."""
 
     def items(self, batch: Batch) -> OutputBatch | None:
         """The batch's output items of this node; None when it has none."""
@@ -217,6 +246,10 @@ class Head(Part):
     @abstractmethod
     def spec(self) -> SlotSpec | None:
         """Its output slot; None = it opens none."""
+
+    def target_preprocess(self, encoder: Encoder) -> Preprocess | None:
+        """How its targets are read, where they are regions of media of `features`; None = as `target` says."""
+        return None
 
     def slot_inputs(self, outputs: OutputBatch, features: Features | None, embeds: Embeds | None) -> Embeds | None:
         """What fills the slots of K items on the way in; None = nothing."""
@@ -238,6 +271,13 @@ class Detokenizer(Part):
 
     preprocess: Preprocess | None = None
     """How its targets are read; None = as the encoder that it inverts."""
+    needs: frozenset[str] = frozenset()
+    """Of "image" (a source picture), "features" (of that picture), "null" (features of a grey picture) and "caption"
+    (states of a text encoder): what it reads of a condition beside its states."""
+    num_states: int | None = None
+    """States of an item that it reads; None = any number."""
+    reads_target: bool = True
+    """False for one that learns from captions alone."""
 
     @abstractmethod
     def loss(self, target: Float[Tensor, "K C H W"], condition: Condition, draw: Draw) -> HeadOutput:

@@ -87,3 +87,54 @@ def test_encoders_under_several_names_read_their_own_kind(nodes, make_sample):
 def test_faults_name_the_node(nodes, change, message):
     with pytest.raises(RecipeError, match=message):
         compose(**{**nodes, **change})
+
+
+AGGREGATOR = {"name": "aggregator", "layers": [1, 2], "num_heads": 2}
+
+
+def test_layers_that_a_reader_asks_for_reach_its_encoder(nodes, make_sample):
+    from mmunify.data.processor import Processor
+
+    model = compose(**{**nodes, "adapters": {"image": AGGREGATOR}})
+    assert model.encoders["image"].layers == [1, 2]
+    batch = Processor(model.spec(), model.backbone.tokenizer, model.tokens)([make_sample("a")])
+    assert torch.isfinite(model(batch).total)
+    series = {"name": "series", "parts": [{**AGGREGATOR, "out_dim": 32}, {"name": "linear", "in_dim": 32}]}
+    assert compose(**{**nodes, "adapters": {"image": series}}).encoders["image"].layers == [1, 2]
+
+
+def test_layers_that_an_encoder_does_not_give_are_a_fault(nodes):
+    encoders = {"image": {**nodes["encoders"]["image"], "layers": [2]}}
+    with pytest.raises(RecipeError, match=r"adapters.image: reads layers \[1, 2\], and encoders.image gives \[2\]"):
+        compose(**{**nodes, "encoders": encoders, "adapters": {"image": AGGREGATOR}})
+
+
+def test_output_strings_are_added_where_a_slot_uses_them(nodes):
+    groups = lambda head: compose(**{**nodes, "heads": {"text": {"name": "text"}, "out": head}}).backbone.tokenizer  # noqa: E731
+    assert "<img>" in groups({"name": "queries", "kind": "image"}).get_vocab()
+    vocabulary = groups({"name": "masks", "kind": "mask"}).get_vocab()
+    assert "<img>" not in vocabulary and "[SEG]" in vocabulary
+
+
+def test_a_detokenizer_is_as_wide_as_what_its_head_makes(nodes):
+    head = {"name": "hidden_states", "connector": {"name": "mlp", "out_dim": 24}}
+    decoder = {"name": "tiny_diffusion", "size": 32, "dims": [32], "fold": 4}
+    model = compose(**{**nodes, "heads": {"image": head}, "detokenizers": {"image": decoder}})
+    assert model.heads["image"].output_shape == (256, 24) and model.detokenizers["image"].sizes["in_dim"] == 24
+
+
+def test_a_bare_adapter_needs_no_strings_around_its_items(nodes):
+    bare = {**nodes, "adapters": {"image": {"name": "mlp", "bare": True}}, "heads": {"text": {"name": "text"}}}
+    model = compose(**bare)
+    vocabulary, slot = model.backbone.tokenizer.get_vocab(), model.spec().media["image"].slot
+    assert (slot.opens, slot.closes, slot.layout.num_slots) == ("", "", 16)
+    assert "<slot>" in vocabulary and not {"<image>", "</image>"} & vocabulary.keys()
+
+
+def test_strings_inside_an_item_become_rows_unless_they_are_ordinary_text(nodes):
+    def added(newline):
+        tiles = {"name": "anyres", "encoder": nodes["encoders"]["image"], "canvases": [[64, 32]], "newline": newline}
+        return compose(**{**nodes, "encoders": {"image": tiles}}).backbone.new_rows
+
+    assert len(added("<row>")["layout"]) == 1
+    assert "layout" not in added("\n") and "layout" not in added("")

@@ -118,3 +118,9 @@ def test_a_learning_detokenizer_takes_part_in_a_step_without_pictures(nodes, mak
     assert all(float(without.losses[name].detach()) == 0 for name in names)
     without.total.backward()
     assert all(p.grad is not None and float(p.grad.abs().sum()) == 0 for p in model.detokenizers.parameters())
+
+
+def test_a_learning_encoder_takes_part_in_a_step_without_media(model, processor, make_sample):
+    model.train()(processor([make_sample("text only", 0)])).total.backward()
+    grads = [parameter.grad for parameter in model.encoders.parameters()]
+    assert grads and all(grad is not None and float(grad.abs().sum()) == 0 for grad in grads)

@@ -8,6 +8,8 @@ import torch
 from mmunify.errors import UserError
 from mmunify.heads.text import TextHead
 from mmunify.parts import Draw
+from mmunify.registry import ENCODERS
+from tests.conftest import TINY_CLIP
 
 
 def test_draws_depend_on_seed_step_key_and_part_alone():
@@ -29,3 +31,11 @@ def test_parts_without_a_format_say_so(tmp_path):
         TextHead().save_folder(tmp_path)
     with pytest.raises(TypeError, match="TextHead opens no slot"):
         TextHead().generate(SimpleNamespace(run=print), 1)
+
+
+def test_a_head_that_says_nothing_reads_no_medium_and_makes_features():
+    head = TextHead()
+    assert (head.features, head.output_shape, head.encodes_target, head.pool) == (None, None, True, "2d")
+    assert (head.layers, head.strings, head.makes) == ((), (), "features")
+    encoder = ENCODERS.build({"name": "clip", "config": TINY_CLIP})
+    assert head.target_preprocess(encoder) is None

@@ -70,7 +70,7 @@ class AggregatorAdapter(Adapter):
         states, mask = features.tokens, features.mask
         for block, memory in zip(self.blocks, self._memories(features), strict=True):
             states = block(states, memory, _mask_of(memory, mask), mask)
-        return Embeds(tokens=self.project(self.norm(states)), mask=mask)
+        return Embeds(tokens=self.project(self.norm(states)), mask=mask, num_frames=features.num_frames)
 
     def _memories(self, features: Features) -> Sequence[Tensor]:
         absent = [index for index in self.layers if index not in features.layers]

@@ -120,11 +120,12 @@ def _layout_sequence(layout: Layout, kernel: int) -> Layout:
 
 
 def _shorten(run: Run, kernel: int) -> Run:
+    count = count_frames(run)
     if run.grid is None:
-        return replace(run, slots=-(-run.slots // kernel))
+        return replace(run, slots=count * -(-run.slots // count // kernel))
     rows, columns = run.grid
     grid = (rows, columns // kernel) if columns % kernel == 0 else None
-    return replace(run, slots=count_frames(run) * -(-rows * columns // kernel), grid=grid)
+    return replace(run, slots=count * -(-rows * columns // kernel), grid=grid, num_frames=1 if grid else count)
 
 
 def _layout_frames(layout: Layout, kernel: int) -> Layout:

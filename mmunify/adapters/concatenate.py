@@ -22,6 +22,7 @@ class ConcatenateAdapter(Adapter):
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self.needs = frozenset().union(*(part.needs for part in parts))
+        self.side_text = next((part.side_text for part in parts if part.side_text), None)
 
     def layout(self, layout: Layout) -> Layout:
         """The parts' runs, one after the other."""

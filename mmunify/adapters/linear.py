@@ -27,4 +27,4 @@ class LinearAdapter(Adapter):
 
     def forward(self, features: Features, context: Context) -> Embeds:
         """(M, N, E) -> (M, N, D)."""
-        return Embeds(tokens=self.project(features.tokens), mask=features.mask)
+        return Embeds(tokens=self.project(features.tokens), mask=features.mask, num_frames=features.num_frames)

@@ -1,8 +1,5 @@
 """An encoder-decoder transformer from hidden states to the tokens that a text encoder would give."""
 
-from jaxtyping import Bool
-from torch import Tensor
-
 from mmunify.layers.text_mapper import TextMapper
 from mmunify.parts import Adapter, Context
 from mmunify.registry import ADAPTERS
@@ -45,15 +42,4 @@ class MapperAdapter(Adapter):
 
     def forward(self, features: Features, context: Context) -> Embeds:
         """(M, N, E) -> (M, Q, D)."""
-        if not len(features.tokens):  # torch's attention can't split the heads of nothing
-            blank = features.tokens.new_zeros(1, *features.tokens.shape[1:])
-            return Embeds(tokens=self(Features(tokens=blank), context).tokens[:0])
-        mapper, hidden = self.mapper, _hidden(features.mask)
-        memory = mapper.encoder(mapper.shrink(features.tokens), src_key_padding_mask=hidden)
-        queries = mapper.queries.expand(len(memory), -1, -1)
-        return Embeds(tokens=mapper.project(mapper.decoder(queries, memory, memory_key_padding_mask=hidden)))
-
-
-def _hidden(mask: Bool[Tensor, "M N"] | None) -> Bool[Tensor, "M N"] | None:
-    """True where a token is not real; an item without any real token shows all, since attention to nothing is NaN."""
-    return None if mask is None else ~mask & mask.any(dim=1, keepdim=True)
+        return Embeds(tokens=self.mapper(features.tokens, features.mask))

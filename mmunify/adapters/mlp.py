@@ -35,4 +35,4 @@ class MLPAdapter(Adapter):
 
     def forward(self, features: Features, context: Context) -> Embeds:
         """(M, N, E) -> (M, N, D)."""
-        return Embeds(tokens=self.layers(features.tokens), mask=features.mask)
+        return Embeds(tokens=self.layers(features.tokens), mask=features.mask, num_frames=features.num_frames)

@@ -3,14 +3,13 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import nn
 
 from mmunify.errors import UserError
-from mmunify.layers.attention import CrossAttention
-from mmunify.layers.feed_forward import FeedForward
+from mmunify.layers.perceiver import PerceiverBlock
 from mmunify.layers.positions import with_positions
-from mmunify.layers.temporal import TemporalPositions, tokens_per_frame
+from mmunify.layers.rasters import tokens_per_frame
+from mmunify.layers.temporal import TemporalPositions
 from mmunify.parts import Adapter, Context
 from mmunify.registry import ADAPTERS
 from mmunify.types import Embeds, Features, Layout
@@ -58,7 +57,9 @@ class PerceiverAdapter(Adapter):
         self.temporal = TemporalPositions(in_dim) if positions in FRAMES else None
         self.shrink = nn.Identity() if dim == in_dim else nn.Linear(in_dim, dim)
         self.latents = nn.Parameter(torch.randn(num_queries, dim))
-        self.blocks = nn.ModuleList(PerceiverBlock(dim, num_heads, head_dim, hidden_dim) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            PerceiverBlock(dim, num_heads, head_dim, hidden_dim, activation="relu") for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(dim)
         self.project = nn.Linear(dim, out_dim)
 
@@ -74,35 +75,3 @@ class PerceiverAdapter(Adapter):
         for block in self.blocks:
             latents = block(latents, memory, features.mask)
         return Embeds(tokens=self.project(self.norm(latents)))
-
-
-class PerceiverBlock(nn.Module):
-    """Attention to tokens and latents side by side, then a feed-forward; pre-norm, no biases.
-
-    Args:
-        dim: width of latents and tokens.
-        num_heads: heads of the attention.
-        head_dim: width of a head.
-        hidden_dim: inside the feed-forward; None = 4 dim.
-    """
-
-    def __init__(self, dim: int, num_heads: int, head_dim: int, hidden_dim: int | None) -> None:
-        super().__init__()
-        self.memory_norm = nn.LayerNorm(dim)
-        self.latents_norm = nn.LayerNorm(dim)
-        self.attention = CrossAttention(dim, num_heads=num_heads, head_dim=head_dim, bias=False)
-        self.feed_forward_norm = nn.LayerNorm(dim)
-        self.feed_forward = FeedForward(dim, hidden_dim, activation="relu", bias=False)
-
-    def forward(
-        self,
-        latents: Float[Tensor, "M Q D"],
-        memory: Float[Tensor, "M N D"],
-        mask: Bool[Tensor, "M N"] | None = None,
-    ) -> Float[Tensor, "M Q D"]:
-        """One block; `mask` is True where the memory is real. Latents always see each other."""
-        queries = self.latents_norm(latents)
-        seen = None if mask is None else torch.cat([mask, mask.new_ones(latents.shape[:2])], dim=1)
-        both = torch.cat([self.memory_norm(memory), queries], dim=1)
-        latents = latents + self.attention(queries, both, seen)
-        return latents + self.feed_forward(self.feed_forward_norm(latents))

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from mmunify.errors import UserError
 from mmunify.layers.bert import NORM_EPS, BertBlock, TextEmbedding
 from mmunify.layers.idle import touch
+from mmunify.layers.part_options import read_options
 from mmunify.layers.positions import with_positions
-from mmunify.layers.temporal import TemporalPositions, tokens_per_frame
+from mmunify.layers.rasters import tokens_per_frame
+from mmunify.layers.temporal import TemporalPositions
 from mmunify.parts import Adapter, Context
 from mmunify.registry import ADAPTERS
-from mmunify.types import Embeds, Features, Layout
+from mmunify.types import Embeds, Features, Layout, SideText
 
 RASTER, FRAMES = (True, "both"), ("frames", "both")
 
@@ -22,7 +24,7 @@ RASTER, FRAMES = (True, "both"), ("frames", "both")
 class QFormerAdapter(Adapter):
     """The Q-Former of BLIP-2 (https://arxiv.org/abs/2301.12597): queries -> blocks -> linear to D.
 
-    With `vocab_size`, it reads the text beside the item too, as in InstructBLIP (https://arxiv.org/abs/2305.06500).
+    With `text`, it reads the text beside the item too, as in InstructBLIP (https://arxiv.org/abs/2305.06500).
     Queries read the tokens of all frames and tiles of an item together, as in UnifiedMLLM's video and sound branches
     (https://arxiv.org/abs/2408.02503): its frames take `positions: frames`, its sound segments too.
 
@@ -37,7 +39,8 @@ class QFormerAdapter(Adapter):
         dropout: of states and attention (BLIP-2 trains with 0.1).
         positions: what the tokens are told of their place: true = 2-D positions in their raster, for towers that say
             little about place; "frames" = a learned vector per frame or sound segment; "both".
-        vocab_size: ids of the text beside the item (InstructBLIP: 30523); 0 = it reads no text.
+        text: arguments of `SideText`: `vocab_size` (InstructBLIP: 30523) and the tokenizer's `path`; None = it reads no
+            text.
 
     Raises:
         UserError: a depth or a frequency below 1.
@@ -54,22 +57,23 @@ class QFormerAdapter(Adapter):
         cross_attention_frequency: int = 2,
         dropout: float = 0.0,
         positions: bool | Literal["frames", "both"] = False,
-        vocab_size: int = 0,
+        text: dict | None = None,
     ) -> None:
         super().__init__()
         reading = _reading(depth, cross_attention_frequency)
         dim = dim or in_dim
         self.positions, self.num_queries = positions, num_queries
-        self.needs = frozenset({"side_text"} if vocab_size else ())
+        self.side_text = None if text is None else read_options(SideText, text, "qformer.text")
+        self.needs = frozenset({"side_text"} if text else ())
         self.temporal = TemporalPositions(in_dim) if positions in FRAMES else None
         self.queries = nn.Parameter(torch.randn(num_queries, dim) * 0.02)
-        self.text = TextEmbedding(vocab_size, dim) if vocab_size else None
+        self.text = _text_embedding(self.side_text, dim)
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.dropout = nn.Dropout(dropout)
-        wordy = [vocab_size > 0] * (depth - 1) + [False]  # nothing reads what the last block says of the words
+        wordy = [self.text is not None] * (depth - 1) + [False]  # nothing reads what the last block says of the words
         self.blocks = nn.ModuleList(
-            BertBlock(dim, in_dim if reads else None, num_heads or max(1, dim // 64), dropout=dropout, text=text)
-            for reads, text in zip(reading, wordy, strict=True)
+            BertBlock(dim, in_dim if reads else None, num_heads or max(1, dim // 64), dropout=dropout, text=words)
+            for reads, words in zip(reading, wordy, strict=True)
         )
         self.project = nn.Identity() if out_dim is None else nn.Linear(dim, out_dim)
 
@@ -100,6 +104,10 @@ class QFormerAdapter(Adapter):
         real = torch.ones_like(ids, dtype=torch.bool) if context.side_mask is None else context.side_mask.bool()
         seen = torch.cat([real.new_ones(num_items, self.num_queries), real], dim=1)
         return self.dropout(self.norm(states)), seen
+
+
+def _text_embedding(text: SideText | None, dim: int) -> TextEmbedding | None:
+    return None if text is None else TextEmbedding(text.vocab_size, dim, text.max_length)
 
 
 def _reading(depth: int, frequency: int) -> list[bool]:

@@ -1,6 +1,7 @@
 """Adapters one behind the other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import nn
 
@@ -30,6 +31,7 @@ class SeriesAdapter(Adapter):
             raise UserError("a series needs at least one adapter; got parts=[]")
         self.parts = nn.ModuleList(parts)
         self.needs = frozenset().union(*(part.needs for part in parts))
+        self.side_text = next((part.side_text for part in parts if part.side_text), None)
 
     def layout(self, layout: Layout) -> Layout:
         """The last part's slots."""
@@ -43,14 +45,14 @@ class SeriesAdapter(Adapter):
         for part in self.parts:
             grid = _next_grid(part, features)  # type: ignore[arg-type]
             embeds = part(features, context)
-            features = Features(
-                tokens=embeds.tokens, mask=embeds.mask, grid=grid, pooled=features.pooled, layers=features.layers
+            features = replace(
+                features, tokens=embeds.tokens, mask=embeds.mask, grid=grid, num_frames=embeds.num_frames
             )
         return embeds
 
 
 def _next_grid(part: Adapter, features: Features) -> tuple[int, int] | None:
     """Raster of one frame of what a part makes."""
-    run = Run(slots=features.tokens.shape[1], grid=features.grid)
+    run = Run(slots=features.tokens.shape[1], grid=features.grid, num_frames=features.num_frames or 1)
     made = part.layout(Layout(runs=(run,)))
     return made.runs[0].grid if len(made.runs) == 1 else None

@@ -1,18 +1,9 @@
 """Frames of a clip, segments of a sound: encoded one by one, then side by side."""
 
-from dataclasses import replace
-
 from jaxtyping import Float
 from torch import Tensor
 
-from mmunify.types import Features, Layout
-
-
-def repeat_layout(layout: Layout, times: int) -> Layout:
-    """The layout of `times` frames or segments: rasters stay apart, tokens without a raster are one run."""
-    if all(run.grid is None and not run.token for run in layout.runs):
-        return Layout.of(times * layout.num_slots)
-    return replace(layout, runs=layout.runs * times)
+from mmunify.types import Features
 
 
 def join_moments(features: Features, num_items: int, num_moments: int) -> Features:
@@ -27,8 +18,15 @@ def join_moments(features: Features, num_items: int, num_moments: int) -> Featur
         grid=features.grid,
         pooled=None if pooled is None else pooled.unflatten(0, (num_items, num_moments)).mean(dim=1),
         layers={index: _join(states, num_items, num_moments) for index, states in features.layers.items()},
+        num_frames=num_moments,
     )
 
 
 def _join(tokens: Float[Tensor, "R N E"], num_items: int, num_moments: int) -> Float[Tensor, "M n E"]:
     return tokens.reshape(num_items, num_moments * tokens.shape[1], tokens.shape[2])
+
+
+def tubes(tokens: Float[Tensor, "M n E"], grid: tuple[int, int]) -> Float[Tensor, "M N W"]:
+    """Tokens frame by frame -> the N places of a frame, each with its features in all frames side by side."""
+    places = grid[0] * grid[1]
+    return tokens.unflatten(1, (-1, places)).transpose(1, 2).flatten(2)

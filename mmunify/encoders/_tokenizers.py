@@ -12,10 +12,20 @@ from torch import Tensor, nn
 
 from mmunify.errors import DataError, UserError
 from mmunify.faults import unknown
+from mmunify.layers.clips import ClipPreprocess
+from mmunify.layers.numbers import NumbersPreprocess
 from mmunify.layers.point_groups import PointGroups
+from mmunify.layers.sounds import SoundPreprocess
+from mmunify.types import Preprocess
 
-PICTURES = ("image", "video", "rgbd", "rgbn")
-"""Kinds that the tower's own patches read; several pictures of an item (frames; colours and depth) are averaged."""
+AST_MEAN, AST_STD = -4.2677393, 4.5689974
+"""Of the log filter banks of AudioSet, as AST and its followers normalise them; they divide by twice the deviation."""
+
+RATE = 16_000
+
+PICTURES = {"image": 1, "video": 5, "rgbd": 2, "rgbn": 2}
+"""Kinds that the tower's own patches read, and how many pictures an item has (frames; colours and depth); they are
+averaged."""
 
 
 class Tokenizer(nn.Module):
@@ -110,7 +120,7 @@ def make_tokenizer(kind: str, dim: int, arguments: Mapping[str, Any]) -> Tokeniz
     Raises:
         UserError: unknown kind or argument.
     """
-    if kind in PICTURES and not arguments:
+    if kind in PICTURES and set(arguments) <= {"num_frames"}:
         return None
     if kind not in TOKENIZERS:
         raise UserError(f"the universal encoder has {unknown('tokenizer', kind, [*PICTURES, *TOKENIZERS])}")
@@ -118,6 +128,32 @@ def make_tokenizer(kind: str, dim: int, arguments: Mapping[str, Any]) -> Tokeniz
         return TOKENIZERS[kind](dim, **arguments)
     except TypeError as error:
         raise UserError(f"the tokenizer of {kind!r} refuses {dict(arguments)}: {error}") from error
+
+
+def preprocess_kind(
+    kind: str, tokenizer: Tokenizer | None, picture: Preprocess, arguments: Mapping[str, Any] | None
+) -> Preprocess:
+    """How media of a kind become what its tokenizer reads.
+
+    Args:
+        kind: of the media.
+        tokenizer: of the kind; None = the tower's own patches.
+        picture: how a still picture is read.
+        arguments: of the tokenizer.
+    """
+    if tokenizer is None:
+        num_frames = (arguments or {}).get("num_frames", PICTURES[kind])
+        if kind == "image":
+            return picture
+        same = {"size": picture.size, "mean": picture.mean, "std": picture.std, "fit": picture.fit}
+        return ClipPreprocess(kind=kind, num_frames=num_frames, **same)  # type: ignore[arg-type]
+    if kind != "audio":
+        return NumbersPreprocess(kind=kind, shape=tokenizer.shape)
+    bins, columns = tokenizer.shape
+    window, hop = RATE // 40, RATE // 100
+    samples = hop * (columns - 1) + window
+    size, mean, std = (bins, columns), (AST_MEAN,), (2 * AST_STD,)
+    return SoundPreprocess(size=size, mean=mean, std=std, sample_rate=RATE, samples=samples, window=window, hop=hop)
 
 
 def _pieces(length: int, kernel: int, stride: int) -> int:

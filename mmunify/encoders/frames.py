@@ -3,9 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from mmunify.encoders._moments import join_moments, repeat_layout
+from mmunify.encoders._moments import join_moments
 from mmunify.errors import UserError
 from mmunify.layers.clips import ClipPreprocess, Sampling
+from mmunify.layers.rasters import repeat_layout
 from mmunify.parts import Context, Encoder
 from mmunify.registry import ENCODERS
 from mmunify.types import Features, Layout, Preprocess

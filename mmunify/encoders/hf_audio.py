@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmunify.encoders._audio_towers import AST, CLAP, WHISPER, AudioTower, build_audio_tower
-from mmunify.encoders._moments import join_moments, repeat_layout
+from mmunify.encoders._moments import join_moments
 from mmunify.errors import UserError
+from mmunify.layers.rasters import repeat_layout
 from mmunify.layers.sounds import SoundPreprocess
 from mmunify.parts import Context, Encoder
 from mmunify.registry import ENCODERS

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mmunify.encoders._audio_towers import hub_file
 from mmunify.encoders._imagebind_trunk import NORM_EPS, TrunkBlock, from_public, to_public
 from mmunify.errors import CheckpointError, UserError
+from mmunify.layers.rasters import repeat_layout
 from mmunify.layers.sounds import SoundPreprocess
 from mmunify.layers.weights import read_weights
 from mmunify.parts import Context, Encoder
@@ -89,7 +90,7 @@ class ImageBindAudioEncoder(Encoder):
 
     def layout(self, extent: tuple[int, int] | None = None) -> Layout:
         """One token per segment, whatever the length of the sound."""
-        return Layout.of(self.num_segments)
+        return repeat_layout(Layout.of(1), self.num_segments)
 
     def forward(self, values: Float[Tensor, "M K 1 B W"], context: Context) -> Features:
         """Filter banks of M sounds -> tokens (M, K, E) of norm 20, pooled (M, E): ImageBind's mean over segments."""
@@ -98,7 +99,7 @@ class ImageBindAudioEncoder(Encoder):
             states = block(states)
         vectors = self.project(self.norm(states[:, 0]))
         tokens = (SCALE * F.normalize(vectors, dim=-1)).unflatten(0, values.shape[:2])
-        return Features(tokens=tokens, pooled=tokens.mean(dim=1))
+        return Features(tokens=tokens, pooled=tokens.mean(dim=1), num_frames=tokens.shape[1])
 
     def save_folder(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
         """Write `model.safetensors` in the published names."""

@@ -38,6 +38,8 @@ class PatchLinearEncoder(Encoder):
         UserError: norms or positions without `dim`, or a size without a whole patch.
     """
 
+    cacheable = False  # the raster is that of the batch's largest item
+
     def __init__(
         self,
         patch_size: int = 30,

@@ -42,6 +42,8 @@ class RegionEncoder(Encoder):
         UserError: tokens of two kinds asked for, with one kind alone.
     """
 
+    cacheable = False
+
     def __init__(
         self,
         in_dim: int,

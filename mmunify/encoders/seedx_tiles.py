@@ -24,8 +24,8 @@ class SeedXTilesEncoder(Encoder):
     that work raster by raster fill each view's slots: a resampler of 64 queries 64. In the sequence each tile stands
     between `opens` and `closes`, the whole picture, last, between the node's own pair.
 
-    The released model adds its position embedding behind the adapter, in the backbone's width; here it is added to
-    the encoder's tokens, before the adapter (as the released tower can, too).
+    The position embedding is added to the encoder's tokens, before the adapter, as the released tower can. The released
+    model adds it behind the adapter, in the backbone's width: `positions: false` here, and adapter `tile_positions`.
 
     Args:
         encoder: node of the wrapped encoder.
@@ -84,17 +84,18 @@ class SeedXTilesEncoder(Encoder):
             centers = [center for extent in extents for center in self.preprocess.centers(extent)]
         features = self.encoder(views.take(values), Context(kind=context.kind))
         last = views.first + views.real.sum(dim=1) - 1
+        places = torch.tensor(centers, device=values.device).view(-1, 2)
         return Features(
-            tokens=views.join(self._placed(features.tokens, centers)),
+            tokens=views.join(self._placed(features.tokens, places)),
             mask=views.mask(features.tokens.shape[1]),
             grid=self._grid,
             pooled=None if features.pooled is None else features.pooled[last],
             layers=views.join_layers(features.layers),
+            centers=views.join(places[:, None]),
         )
 
-    def _placed(self, tokens: Float[Tensor, "T N E"], centers: list[tuple[float, float]]) -> Float[Tensor, "T N E"]:
+    def _placed(self, tokens: Float[Tensor, "T N E"], centers: Float[Tensor, "T 2"]) -> Float[Tensor, "T N E"]:
         """The tokens, told where their view lies."""
         if self.positions is None:
             return tokens
-        where = self.positions(torch.tensor(centers, device=tokens.device).view(-1, 2))
-        return tokens + where[:, None].to(tokens.dtype)
+        return tokens + self.positions(centers)[:, None].to(tokens.dtype)

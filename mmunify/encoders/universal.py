@@ -5,7 +5,7 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmunify.encoders._tokenizers import PICTURES, make_tokenizer
+from mmunify.encoders._tokenizers import make_tokenizer, preprocess_kind
 from mmunify.encoders._towers import CLIP, build_tower, statistics, tower_grid
 from mmunify.errors import DataError, UserError
 from mmunify.parts import Context, Encoder
@@ -24,9 +24,9 @@ class UniversalEncoder(Encoder):
     Args:
         path: hub id or folder of a CLIP (OneLLM: ViT-L/14, frozen).
         config: CLIPVisionConfig's arguments, for random weights where there is no path.
-        modalities: kind -> arguments of its tokenizer: "image", "video", "rgbd", "rgbn" (none), "audio" (bins, frames,
-            kernel, stride), "imu" (channels, length, kernel, stride), "fmri" (voxels, num_tokens), "point" (num_points,
-            channels, num_groups, group_size). The first one answers for layout and preprocessing.
+        modalities: kind -> arguments of its tokenizer: "image", "video" (num_frames), "rgbd", "rgbn" (pairs of
+            pictures), "audio" (bins, frames, kernel, stride), "imu" (channels, length, kernel, stride), "fmri" (voxels,
+            num_tokens), "point" (num_points, channels, num_groups, group_size).
         fit: how a picture becomes a square, see `Preprocess`.
         dtype: of the tower's weights; the answer has the type of the values.
         revision: of the hub repository.
@@ -61,14 +61,29 @@ class UniversalEncoder(Encoder):
         self._num_patches = rows * columns
         mean, std = statistics(CLIP, path, revision)
         size = (settings.image_size, settings.image_size)
-        picture = Preprocess(kind=self.kinds[0], size=size, mean=mean, std=std, fit=fit)
-        self.preprocess = picture if self.kinds[0] in PICTURES else self._as_they_are(self.kinds[0])
+        picture = Preprocess(size=size, mean=mean, std=std, fit=fit)
+        self._preprocess = {
+            kind: preprocess_kind(kind, tokenizer, picture, modalities[kind]) for kind, tokenizer in made.items()
+        }
+        self.preprocess = self._preprocess[self.kinds[0]]
+
+    def preprocess_of(self, kind: str) -> Preprocess:
+        """Pictures, clips, spectrograms, or numbers as they are.
+
+        Raises:
+            UserError: a kind without a tokenizer.
+        """
+        return self._preprocess[self._known(kind)]
 
     def layout(self, extent: tuple[int, int] | None = None) -> Layout:
         """Class token and tokens of the first modality, whatever the extent."""
-        first = self.kinds[0]
-        if first in self.tokenizers:
-            return Layout.of(1 + self.tokenizers[first].num_tokens)  # type: ignore[operator]
+        return self.layout_of(self.kinds[0])
+
+    def layout_of(self, kind: str, extent: tuple[int, int] | None = None) -> Layout:
+        """Class token and tokens of a kind; raises as `preprocess_of` does."""
+        known = self._known(kind)
+        if known in self.tokenizers:
+            return Layout.of(1 + self.tokenizers[known].num_tokens)  # type: ignore[operator]
         return Layout.of(1 + self._num_patches)
 
     def forward(self, values: Float[Tensor, "M ..."], context: Context) -> Features:
@@ -88,14 +103,16 @@ class UniversalEncoder(Encoder):
         tokens = tokens.to(values.dtype)
         return Features(tokens=tokens, pooled=tokens[:, 0])
 
+    def _known(self, kind: str) -> str:
+        if kind not in self.kinds:
+            raise UserError(
+                f"a node of kind {kind!r} is read by a universal encoder of {list(self.kinds)}: name the kind in its "
+                f"modalities, with the arguments of its tokenizer, or give the node one of these kinds (kind: ...)"
+            )
+        return kind
+
     def _blocks(self, tokens: Float[Tensor, "M n E"]) -> Float[Tensor, "M n E"]:
         states = self.model.pre_layrnorm(tokens)
         for block in self.model.encoder.layers:
             states = block(states, None)
         return self.model.post_layernorm(states)
-
-    def _as_they_are(self, kind: str) -> Preprocess:
-        """Numbers that need no preparation: the last two axes are the size."""
-        shape: tuple[int, ...] = self.tokenizers[kind].shape  # type: ignore[assignment]
-        height, width = (1, *shape)[-2:]
-        return Preprocess(kind=kind, size=(height, width), mean=(0.0,), std=(1.0,))

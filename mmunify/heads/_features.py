@@ -15,7 +15,7 @@ from mmunify.faults import Fault, unknown
 from mmunify.layers.projector import projector
 from mmunify.parts import Adapter, Context
 from mmunify.registry import ADAPTERS
-from mmunify.types import Features
+from mmunify.types import Features, Layout
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -101,18 +101,27 @@ class Connector(nn.Module):
         return embeds.tokens if embeds.mask is None else torch.where(embeds.mask[..., None], embeds.tokens, 0.0)
 
 
-def build_connector(node: Mapping[str, Any] | None, in_dim: int, out_dim: int | None, head: str) -> nn.Module:
-    """The connector of a head: an adapter's node, by default two linears with GELU between.
+def num_made(connector: nn.Module, num_states: int) -> int:
+    """Tokens that a connector makes of so many states."""
+    if not isinstance(connector, Connector):
+        return num_states
+    side = math.isqrt(num_states)
+    return connector.adapter.layout(
+        Layout.of(num_states, (side, side) if side * side == num_states else None)
+    ).num_slots
+
+
+def made_width(node: Mapping[str, Any] | None, out_dim: int | None, wanted: int | None, head: str) -> int:
+    """Width of what a connector makes: its node's `out_dim`, else that of the target's features.
 
     Args:
-        node: `{name: resampler, ...}`; a node's own `out_dim` wins.
-        in_dim: width of the states.
-        out_dim: width of what is predicted.
+        node: of the connector.
+        out_dim: width of the target's features.
+        wanted: width that a loss compares with; None = there is none.
         head: for messages.
 
     Raises:
-        UserError: the width of the answer is not known.
-        RecipeError: the node has faults.
+        UserError: the width is not known, or not that of the features that it is compared with.
     """
     width = (node or {}).get("out_dim", out_dim)
     if width is None:
@@ -120,6 +129,25 @@ def build_connector(node: Mapping[str, Any] | None, in_dim: int, out_dim: int | 
             f"the width that a {head} head predicts is not known: name a target: encoder node, or give its connector "
             "an out_dim (`connector: {name: mlp, out_dim: 768}`)"
         )
+    if wanted is not None and width != wanted:
+        raise UserError(
+            f"the connector of a {head} head makes features of width {width}, and its loss compares them with a "
+            f"target's of width {wanted}; leave its out_dim out"
+        )
+    return width
+
+
+def build_connector(node: Mapping[str, Any] | None, in_dim: int, width: int) -> nn.Module:
+    """The connector of a head: an adapter's node, by default two linears with GELU between.
+
+    Args:
+        node: `{name: resampler, ...}`.
+        in_dim: width of the states.
+        width: of what is predicted.
+
+    Raises:
+        RecipeError: the node has faults.
+    """
     if node is None:
         return projector(in_dim, in_dim, width)
     try:

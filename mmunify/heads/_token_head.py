@@ -1,5 +1,6 @@
-"""What heads share that read the states of strings which the model writes: the contract beyond `Head`."""
+"""What heads share that read the states of strings which the model writes."""
 
+import re
 from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
@@ -7,9 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmunify.errors import PlacementError
-from mmunify.parts import Encoder, Head, Slot
-from mmunify.types import Batch, Features, Hidden, Layout, Preprocess, Run, SlotSpec
+from mmunify.errors import PlacementError, UserError
+from mmunify.parts import Head, Slot
+from mmunify.types import Batch, Features, Hidden, Layout, Run, SlotSpec
+
+TAG = re.compile(r"<[A-Za-z][A-Za-z0-9_]*>")
 
 Reads = Literal["at", "before"]
 """The state at a token (GILL, SmartEdit), or the one that predicts it (LISA, GLaMM, MGIE)."""
@@ -36,35 +39,20 @@ class TokenSlot(Slot, Protocol):
         ...
 
 
-class TokenHead(Head):
-    """A head that reads states of vocabulary strings.
-
-    Attributes:
-        features: encoder node whose features of a medium that went in it reads, beside the states.
-        reads: which state stands for a string.
-        layers: indices of the hidden states that it reads of all positions before its slot (-1 = the last).
-        strings: further vocabulary that belongs to it (`<p>`), beside the strings of its slot.
-        makes: "features" for a de-tokenizer, a "mask" or a "box" of a medium, or a "score" that nobody draws.
-    """
-
-    features: str | None = None
-    layers: Sequence[int] = ()
-    reads: Reads = "at"
-    strings: Sequence[str] = ()
-    makes: Literal["features", "mask", "box", "score"] = "features"
-
-    def target_preprocess(self, encoder: Encoder) -> Preprocess | None:
-        """How its targets are read, where they are regions of media of `features`; None = as numbers."""
-        return None
-
-    def generate(self, slot: Slot, num_items: int) -> Tensor:
-        """Predict the open slots of `num_items` rows."""
-        raise NotImplementedError
-
-
 def signal_slot(tokens: Sequence[str], learned: Sequence[str]) -> SlotSpec:
     """The slot of strings that the model writes itself; those that are `learned` carry text loss."""
     return SlotSpec(layout=Layout(runs=tuple(Run(token=token) for token in tokens)), learned=frozenset(learned))
+
+
+def closing(opens: str, head: str) -> str:
+    """The string that closes what another one opens: `</img>` for `<img>`.
+
+    Raises:
+        UserError: a string that is no tag: its slot would never close.
+    """
+    if not TAG.fullmatch(opens):
+        raise UserError(f"opens={opens!r} of a {head} head is no tag, so its slot would never close; write <name>")
+    return opens.replace("<", "</", 1)
 
 
 def require_hidden(hidden: Hidden | None, head: Head) -> Hidden:

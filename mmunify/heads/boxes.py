@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from mmunify import losses
 from mmunify.errors import DataError
-from mmunify.heads._token_head import TokenHead, read_slots, require_hidden, signal_slot, token_slot
+from mmunify.heads._token_head import Reads, read_slots, require_hidden, signal_slot, token_slot
 from mmunify.layers.target_frames import RegionTarget
-from mmunify.parts import Encoder, Slot, Unembed
+from mmunify.parts import Encoder, Head, Slot, Unembed
 from mmunify.registry import HEADS
 from mmunify.types import Batch, Features, HeadOutput, Hidden, Preprocess, SlotSpec
 
 
 @HEADS.register("boxes")
-class BoxHead(TokenHead):
+class BoxHead(Head):
     """NExT-Chat's pix2emb boxes (https://arxiv.org/abs/2311.04498), beside boxes that are written as text.
 
     Linear, ReLU, linear, sigmoid give centre and size; L1 and generalised IoU compare corners.
@@ -43,7 +43,8 @@ class BoxHead(TokenHead):
         giou_weight: float = 0.2,
     ) -> None:
         super().__init__()
-        self.features, self.reads = features, reads
+        self.features = features
+        self.reads: Reads = reads
         self.weights = {"l1": l1_weight, "giou": giou_weight}
         self.decode = nn.Sequential(nn.Linear(in_dim, in_dim // 2), nn.ReLU(), nn.Linear(in_dim // 2, 4))
         self._spec = signal_slot([token], [token])

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmunify.errors import DataError, UserError
-from mmunify.heads._token_head import TokenHead, read_slots, require_hidden, signal_slot, token_slot
-from mmunify.parts import Slot, Unembed
+from mmunify.heads._token_head import Reads, read_slots, require_hidden, signal_slot, token_slot
+from mmunify.parts import Head, Slot, Unembed
 from mmunify.registry import HEADS
 from mmunify.types import Batch, Features, HeadOutput, Hidden, SlotSpec
 
 
 @HEADS.register("decision")
-class DecisionHead(TokenHead):
+class DecisionHead(Head):
     """GILL's decision (https://arxiv.org/abs/2305.17216): dropout and a linear on the state at `[IMG0]`.
 
     The target of an output is the number of its class. It learns alone, with all else frozen, as in GILL.
@@ -46,7 +46,8 @@ class DecisionHead(TokenHead):
         super().__init__()
         if len(classes) < 2:
             raise UserError(f"a decision needs at least two classes, got {list(classes)}")
-        self.classes, self.reads = tuple(classes), reads
+        self.classes = tuple(classes)
+        self.reads: Reads = reads
         self.readout = nn.Sequential(nn.Dropout(dropout), nn.Linear(in_dim, len(classes)))
         self._spec = signal_slot([token], [token] if learned else [])
 

@@ -6,15 +6,23 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmunify.errors import DataError, UserError
-from mmunify.heads._features import build_connector, connect, distance, pool_tokens, require_distance
-from mmunify.heads._token_head import TokenHead, last_positions, require_hidden, token_slot
-from mmunify.parts import Slot, Unembed
+from mmunify.heads._features import (
+    build_connector,
+    connect,
+    distance,
+    made_width,
+    num_made,
+    pool_tokens,
+    require_distance,
+)
+from mmunify.heads._token_head import closing, last_positions, require_hidden, token_slot
+from mmunify.parts import Head, Slot, Unembed
 from mmunify.registry import HEADS
 from mmunify.types import Batch, Condition, Features, HeadOutput, Hidden, SlotSpec
 
 
 @HEADS.register("hidden_states")
-class HiddenStateHead(TokenHead):
+class HiddenStateHead(Head):
     """What the backbone thinks of the conversation so far, handed on through a connector, as in OmniGen2
     (https://arxiv.org/abs/2506.18871) and UniWorld (https://arxiv.org/abs/2506.03147).
 
@@ -53,8 +61,11 @@ class HiddenStateHead(TokenHead):
             raise UserError(f"num_states of a hidden_states head is at least 1, got {num_states}")
         self.loss = loss if loss == "none" else require_distance(loss, "hidden_states")
         self.target, self.num_states, self.layer, self.layers = target, num_states, layer, (layer,)
-        self.connector = build_connector(connector, in_dim, target_dim, "hidden_states")
-        self._spec = SlotSpec(opens=opens, closes=opens.replace("<", "</", 1), learned=frozenset({"opens"}))
+        self.encodes_target = loss != "none"
+        width = made_width(connector, target_dim, target_dim if self.encodes_target else None, "hidden_states")
+        self.connector = build_connector(connector, in_dim, width)
+        self.output_shape = (num_made(self.connector, num_states), width)
+        self._spec = SlotSpec(opens=opens, closes=closing(opens, "hidden_states"), learned=frozenset({"opens"}))
 
     @property
     def spec(self) -> SlotSpec | None:

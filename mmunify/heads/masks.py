@@ -11,7 +11,7 @@ from mmunify import losses
 from mmunify.errors import DataError, RecipeError, UserError
 from mmunify.faults import Fault, unknown
 from mmunify.heads._token_head import (
-    TokenHead,
+    Reads,
     medium_items,
     read_slots,
     require_hidden,
@@ -22,7 +22,7 @@ from mmunify.layers.mask_decoder import MaskDecoder
 from mmunify.layers.rasters import split_frames, to_raster
 from mmunify.layers.sam import SAMDecoder
 from mmunify.layers.target_frames import RegionTarget
-from mmunify.parts import Encoder, Slot, Unembed
+from mmunify.parts import Encoder, Head, Slot, Unembed
 from mmunify.registry import HEADS
 from mmunify.signature import argument_faults
 from mmunify.types import Batch, Features, HeadOutput, Hidden, Preprocess, SlotSpec
@@ -33,7 +33,7 @@ SMOOTH = 1e-3  # LISA's dice, with probabilities scaled by 1/1000 and 1e-6 above
 
 
 @HEADS.register("masks")
-class MaskHead(TokenHead):
+class MaskHead(Head):
     """LISA (https://arxiv.org/abs/2308.00692) and GLaMM (https://arxiv.org/abs/2311.03356): embedding as mask.
 
     Every `[SEG]` of a reply is one mask; of a clip, one per frame, all with the same prompt. The mask decoder is SAM's
@@ -74,7 +74,8 @@ class MaskHead(TokenHead):
         super().__init__()
         if target_dim is None:
             raise UserError(f"a masks head can't tell the width of its encoder {features!r}; say features: NODE")
-        self.features, self.reads, self.strings = features, reads, PHRASE if phrases else ()
+        self.features, self.strings = features, PHRASE if phrases else ()
+        self.reads: Reads = reads
         self.weights = {"bce": bce_weight, "dice": dice_weight}
         self.decoder = _build_decoder(decoder, target_dim)
         self.external = decoder.get("path")

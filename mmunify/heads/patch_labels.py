@@ -96,7 +96,7 @@ class PatchLabelHead(Head):
         if self.features not in features:
             known = sorted(features) or "none"
             raise DataError(f"patch_labels reads encoder node {self.features!r}; the batch has {known}")
-        tokens = features[self.features].tokens
+        tokens = features[str(self.features)].tokens
         if outputs is None:
             return tokens[:0]
         items = [pair[1] for pair in outputs.condition if pair is not None and pair[0] == self.features]

@@ -8,9 +8,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmunify.errors import DataError
-from mmunify.heads._features import build_connector, connect, distance, pool_tokens, require_distance
-from mmunify.heads._token_head import read_slots, require_hidden, token_slot
-from mmunify.parts import Head, Slot, Unembed
+from mmunify.heads._features import (
+    build_connector,
+    connect,
+    distance,
+    made_width,
+    num_made,
+    pool_tokens,
+    require_distance,
+)
+from mmunify.heads._token_head import closing, read_slots, require_hidden, token_slot
+from mmunify.layers.feature_flow import FeatureFlow
+from mmunify.layers.idle import touch
+from mmunify.layers.part_options import read_options
+from mmunify.layers.streams import Streams
+from mmunify.parts import Draw, Head, Slot, Unembed
 from mmunify.registry import HEADS
 from mmunify.types import Batch, Condition, Embeds, Features, HeadOutput, Hidden, Layout, OutputBatch, Run, SlotSpec
 
@@ -30,7 +42,10 @@ class QueryHead(Head):
         target: encoder node whose features of the target picture are learned.
         connector: node of the adapter between states and predictions; None = two linears with GELU between. The
             target is pooled to as many tokens as it makes.
-        loss: "mse", "cosine", "euclidean", or "unit_mse" (targets of unit length), mean over an item's tokens.
+        loss: "mse", "cosine", "euclidean", or "unit_mse" (targets of unit length), mean over an item's tokens; "flow" =
+            the features are drawn by flow matching from what the connector says, as in BLIP3-o
+            (https://arxiv.org/abs/2505.09568), `{name: flow, ...}` with arguments of `FeatureFlow`; "none" = a linked
+            de-tokenizer teaches it.
         attention: "causal" or "full" among the queries.
         opens: string before the slot; the one after it is its closing tag.
         rows: None = the queries are a parameter of the head; otherwise how their vocabulary strings are written
@@ -45,21 +60,27 @@ class QueryHead(Head):
         num_queries: int = 64,
         target: str = "image",
         connector: dict | None = None,
-        loss: str = "mse",
+        loss: str | dict = "mse",
         attention: Literal["causal", "full"] = "causal",
         opens: str = "<img>",
         rows: str | None = None,
         pool: Literal["2d", "1d"] = "2d",
     ) -> None:
         super().__init__()
-        self.target, self.loss, self.pool = target, require_distance(loss, "queries"), pool
+        given = {"name": loss} if isinstance(loss, str) else loss
+        name, options = str(given.get("name")), {key: value for key, value in given.items() if key != "name"}
+        self.loss = name if name in ("flow", "none") else require_distance(name, "queries")
+        self.target, self.pool, self.encodes_target = target, pool, name != "none"
         self.num_queries, self.dim = num_queries, in_dim
         self.queries = None if rows else nn.Parameter(torch.randn(num_queries, in_dim) * 0.02)
-        self.connector = build_connector(connector, in_dim, target_dim, "queries")
+        width = made_width(connector, target_dim, target_dim if self.encodes_target else None, "queries")
+        self.connector = build_connector(connector, in_dim, width)
+        self.flow = read_options(FeatureFlow, options, "loss", features_dim=width) if name == "flow" else None
+        self.output_shape = (num_made(self.connector, num_queries), width)
         strings = tuple(Run(token=rows.format(i)) for i in range(num_queries)) if rows else ()
         self._spec = SlotSpec(
             opens=opens,
-            closes=opens.replace("<", "</", 1),
+            closes=closing(opens, "queries"),
             layout=Layout(runs=strings) if rows else Layout.of(num_queries),
             learned=frozenset({"opens"}),
             attention=attention,
@@ -84,15 +105,31 @@ class QueryHead(Head):
         """
         states = read_slots(require_hidden(hidden, self).last, batch, self, self.num_queries)
         predicted = connect(self.connector, states)
+        if self.loss == "none":
+            return HeadOutput(conditions=Condition(states=predicted))
         target = features.get("target")
         if target is None and len(predicted):
             raise DataError(f"{len(predicted)} output items of node {self.node!r} have no target picture to learn from")
         wanted = predicted if target is None else pool_tokens(target, predicted.shape[1], self.pool)
+        loss, predicted = self._compare(predicted, wanted, batch)
         return HeadOutput(
-            losses={self.loss: distance(self.loss, predicted, wanted)},
+            losses={self.loss: loss},
             counts={self.loss: predicted.new_tensor(len(predicted))},
             conditions=Condition(states=predicted),
         )
+
+    def _compare(
+        self, predicted: Float[Tensor, "K Q E"], wanted: Float[Tensor, "K Q E"], batch: Batch
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "K Q E"]]:
+        """The loss, and the features that a de-tokenizer goes on with."""
+        if self.flow is None:
+            return distance(self.loss, predicted, wanted), predicted
+        outputs = self.items(batch)
+        keys = [] if outputs is None else [batch.keys[i] for i in outputs.document.tolist()]
+        draw = Draw(seed=batch.seed, step=batch.step, keys=keys, part=f"heads.{self.node}")
+        if not keys:
+            return touch(predicted.sum() * 0, [self.flow]), predicted
+        return self.flow.learn(predicted, wanted, Streams(draw, predicted.device))
 
     def generate(self, slot: Slot, num_items: int) -> Float[Tensor, "K Q E"]:
         """One call: the queries don't depend on each other's predictions."""
@@ -100,4 +137,5 @@ class QueryHead(Head):
             states = token_slot(slot).written(self.num_queries, "at")
         else:
             states = slot.run(self.queries.expand(num_items, -1, -1))
-        return connect(self.connector, states)
+        predicted = connect(self.connector, states)
+        return predicted if self.flow is None else self.flow.draw(predicted)

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from mmunify import losses
 from mmunify.errors import DataError, UserError
-from mmunify.heads._token_head import TokenHead, read_slots, require_hidden, signal_slot, token_slot
+from mmunify.heads._token_head import Reads, read_slots, require_hidden, signal_slot, token_slot
 from mmunify.layers.gather import gather_rows
 from mmunify.layers.pooling import masked_mean
-from mmunify.parts import Slot, Unembed
+from mmunify.parts import Head, Slot, Unembed
 from mmunify.registry import HEADS
 from mmunify.types import Batch, Features, HeadOutput, Hidden, SlotSpec
 
@@ -22,7 +22,7 @@ MAX_SCALE = 100.0  # CLIP's limit of the similarities' scale
 
 
 @HEADS.register("retrieval")
-class RetrievalHead(TokenHead):
+class RetrievalHead(Head):
     """GILL's retrieval (https://arxiv.org/abs/2305.17216): contrastive both ways between text and picture.
 
     The loss compares the pairs of all processes with each other, so it is no sum over items: it depends on the batch.
@@ -58,7 +58,8 @@ class RetrievalHead(TokenHead):
         super().__init__()
         if not temperature > 0:
             raise UserError(f"temperature of a retrieval head must be above 0, got {temperature}")
-        self.target, self.reads = target, reads
+        self.target = target
+        self.reads: Reads = reads
         self.project_text, self.project_picture = nn.Linear(in_dim, dim), nn.Linear(target_dim, dim)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         self._spec = signal_slot([token], [token] if learned else [])

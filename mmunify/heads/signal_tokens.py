@@ -8,9 +8,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmunify.errors import DataError, UserError
-from mmunify.heads._features import build_connector, connect, distance, pool_tokens, require_distance
-from mmunify.heads._token_head import TokenHead, read_slots, require_hidden, signal_slot, token_slot
-from mmunify.parts import Slot, Unembed
+from mmunify.heads._features import (
+    build_connector,
+    connect,
+    distance,
+    made_width,
+    num_made,
+    pool_tokens,
+    require_distance,
+)
+from mmunify.heads._token_head import Reads, read_slots, require_hidden, signal_slot, token_slot
+from mmunify.parts import Head, Slot, Unembed
 from mmunify.registry import HEADS
 from mmunify.types import Batch, Condition, Features, HeadOutput, Hidden, OutputBatch, SlotSpec
 
@@ -18,7 +26,7 @@ LEARNED = ("first", "all", "none")
 
 
 @HEADS.register("signal_tokens")
-class SignalTokenHead(TokenHead):
+class SignalTokenHead(Head):
     """`[IMG0]` ... `[IMGr-1]`: the model writes the first one, the others follow, their states are mapped to features.
 
     GILL (https://arxiv.org/abs/2305.17216): 8 tokens, `learned: first`, `inputs: true`, `connector: {name: mapper}`,
@@ -63,8 +71,13 @@ class SignalTokenHead(TokenHead):
         if num_tokens < 1 or (num_tokens > 1 and tokens.format(0) == tokens.format(1)):
             raise UserError(f"signal tokens need num_tokens of at least 1 and a {{}} in tokens; got {tokens!r}")
         self.loss = loss if loss == "none" else require_distance(loss, "signal_tokens")
-        self.target, self.reads, self.inputs, self.num_tokens = target, reads, inputs, num_tokens
-        self.connector = build_connector(connector, in_dim, target_dim if target else None, "signal_tokens")
+        self.target, self.inputs, self.num_tokens = target, inputs, num_tokens
+        self.reads: Reads = reads
+        self.encodes_target = loss != "none"
+        given = target_dim if target else None
+        width = made_width(connector, given, given if self.encodes_target else None, "signal_tokens")
+        self.connector = build_connector(connector, in_dim, width)
+        self.output_shape = (num_made(self.connector, num_tokens), width)
         strings = [tokens.format(i) for i in range(num_tokens)]
         self._spec = signal_slot(strings, [strings[i] for i in _numbers(learned, num_tokens)])
 

@@ -11,8 +11,8 @@ from mmunify.data.pictures import read_picture
 from mmunify.data.processor import Processor
 from mmunify.errors import UserError
 from mmunify.experts.router import DIGIT_EXPERTS, TaskRouter
-from mmunify.infer.decode import detokenizer_answers, made_by, mask_answers, read_boxes, slot_task
-from mmunify.infer.generate import Generated, generate
+from mmunify.infer.decode import detokenizer_answers, made_by, mask_answers, output_heads, read_boxes, slot_task
+from mmunify.infer.generate import MAX_OUTPUTS, Generated, generate
 from mmunify.model import UnifiedModel
 from mmunify.parts import Workspace
 from mmunify.tokens import ParsedReply, bounding_box, format_region, parse_reply
@@ -70,7 +70,7 @@ class Assistant:
     ) -> None:
         self.model, self.processor = model, processor
         self.policy, self.feed_back, self.seed, self.options = policy, feed_back, seed, dict(options or {})
-        self.tasks = {node: slot_task(model, node) for node in model.spec().outputs}
+        self.tasks = {node: slot_task(model, node) for node in output_heads(model)}
         self.router = router.with_conditioned({**detokenizer_answers(model), **mask_answers(model)})
         self.memory = Memory()
         self.saved: list[Path] = []
@@ -225,4 +225,5 @@ def _with_region(prompt: str, region: Region | None, extent: tuple[int, int] | N
 
 def _problems(parsed: ParsedReply, written: Generated, max_new_tokens: int) -> list[str]:
     cut = [] if written.finished else [f"cut: the answer was not finished after max_new_tokens={max_new_tokens}"]
-    return [*map(str, parsed.problems), *cut]
+    full = [f"too_many_outputs: the answer wanted more than its {MAX_OUTPUTS} outputs"] if written.wanted_more else []
+    return [*map(str, parsed.problems), *cut, *full]

@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from mmunify.data.pictures import read_picture
+from mmunify.data.pictures import prepare, prepare_views, read_picture
 from mmunify.errors import UserError
 from mmunify.experts.tasks._names import artifact_name
-from mmunify.heads._token_head import TokenHead
-from mmunify.layers.target_frames import RegionTarget, restore_box, restore_mask
+from mmunify.layers.target_frames import RegionTarget, restore_mask, restore_regions, window
+from mmunify.links import Link, pixels
 from mmunify.model import UnifiedModel
-from mmunify.parts import Detokenizer, Workspace
-from mmunify.types import Artifact, Condition, Preprocess, Region, TaskCall
+from mmunify.parts import Context, Workspace
+from mmunify.types import Artifact, Condition, Features, NodeSpec, Preprocess, Region, TaskCall
 
 SLOT_TASKS = {"mask": "segment"}
 """Kind of output -> the task that it answers, where that isn't "generate_<kind>"."""
@@ -23,15 +26,21 @@ SLOT_TASKS = {"mask": "segment"}
 class DetokenizerAnswer:
     """A de-tokenizer in the place of an expert: it draws what a head predicted for an output slot.
 
+    One that starts from a source picture starts from the one that the call names, else from the latest one, if there is
+    any; what it draws then has that picture's form.
+
     Attributes:
-        name: "detokenizers.image", the producer of its artifacts.
-        detokenizer: the part.
+        link: the de-tokenizer and its neighbours.
         guidance: strength by kind of condition, handed to it.
     """
 
-    name: str
-    detokenizer: Detokenizer
+    link: Link
     guidance: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """ "detokenizers.image", the producer of its artifacts."""
+        return self.link.name
 
     def __call__(self, call: TaskCall, workspace: Workspace) -> list[Artifact]:
         """One picture from `call.condition` [Q E].
@@ -41,13 +50,44 @@ class DetokenizerAnswer:
         """
         if call.condition is None:
             raise UserError(f"{self.name} draws predicted features, and the {call.task} call carries none")
-        weight = next(self.detokenizer.parameters(), call.condition)
+        weight = next(self.link.detokenizer.parameters(), call.condition)
         states = call.condition[None].to(device=weight.device, dtype=weight.dtype)
+        source = self._source(call, workspace)
         with torch.inference_mode():
-            pixels = self.detokenizer.generate(Condition(states=states), self.guidance, workspace.seed)[0]
-        picture = (pixels.float().clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).cpu().numpy()
-        name = artifact_name("generated", call.instruction)
+            condition = self._condition(states, source)
+            drawn = self.link.detokenizer.generate(condition, self.guidance, workspace.seed)[0]
+        picture = (drawn.float().clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).cpu().numpy()
+        if source is not None:
+            picture = _in_form(picture, source.size, self._frame)
+        name = artifact_name("generated" if source is None else "edited", call.instruction)
         return [Artifact(kind="image", data=picture, call=call, producer=self.name, seed=workspace.seed, name=name)]
+
+    def _source(self, call: TaskCall, workspace: Workspace) -> Any:
+        """The picture that it starts from; None = there is none, or it starts from none."""
+        if self.link.detokenizer.needs.isdisjoint(("image", "features")):
+            return None
+        media = workspace.media if call.media is None else workspace.media[call.media : call.media + 1]
+        pictures = [medium for medium in media if medium.kind == self.link.kind]
+        return read_picture(pictures[-1].source) if pictures else None
+
+    def _condition(self, states: Float[Tensor, "1 Q E"], source: Any) -> Condition:
+        if source is None:
+            return self.link.condition(states)
+        image = pixels(prepare(source, self._frame)[None].to(states.device), self._frame).to(states.dtype)
+        return self.link.condition(states, image, features=self._features(source, states))
+
+    def _features(self, source: Any, like: Tensor) -> Features | None:
+        eye = self.link.looks
+        if eye is None or "features" not in self.link.detokenizer.needs:
+            return None
+        values = prepare_views(source, eye.preprocess)[None].to(device=like.device, dtype=like.dtype)
+        return eye(values, Context(kind=self.link.kind, extent=torch.tensor([source.size], device=like.device)))
+
+    @property
+    def _frame(self) -> Preprocess:
+        """How a source picture is fitted into the de-tokenizer's."""
+        eye = self.link.looks
+        return self.link.detokenizer.preprocess or (Preprocess() if eye is None else eye.preprocess)
 
 
 @dataclass(frozen=True)
@@ -77,10 +117,15 @@ class MaskAnswer:
         return [Artifact(kind="mask", data=mask, call=call, producer=self.name, name=name)]
 
 
+def output_heads(model: UnifiedModel) -> dict[str, NodeSpec]:
+    """Heads that make something else than text; what de-tokenizers read of the outputs is left out."""
+    return {node: output for node, output in model.spec().outputs.items() if node in model.heads}
+
+
 def slot_task(model: UnifiedModel, node: str) -> str:
     """The task of calls that an output slot makes: "generate_image", with the node where several make one kind."""
-    kinds = [output.kind for output in model.spec().outputs.values()]
-    kind = model.spec().outputs[node].kind
+    heads = output_heads(model)
+    kinds, kind = [output.kind for output in heads.values()], heads[node].kind
     task = SLOT_TASKS.get(kind, f"generate_{kind}")
     return task if kinds.count(kind) == 1 else f"{task}.{node}"
 
@@ -92,31 +137,28 @@ def detokenizer_answers(model: UnifiedModel) -> dict[str, DetokenizerAnswer]:
     """
     linked = {model.wiring[f"detokenizers.{node}"].source: node for node in model.detokenizers}
     answers = {}
-    for head in model.spec().outputs:
-        sources = (f"heads.{head}", f"encoders.{getattr(model.heads[head], 'target', None)}")
+    for head in output_heads(model):
+        sources = (f"heads.{head}", f"encoders.{model.heads[head].target}")
         node = next((linked[source] for source in sources if source in linked), None)
         if node is not None:
-            detokenizer: Detokenizer = model.detokenizers[node]  # type: ignore[assignment]
-            answers[slot_task(model, head)] = DetokenizerAnswer(f"detokenizers.{node}", detokenizer)
+            answers[slot_task(model, head)] = DetokenizerAnswer(model.link(node))
     return answers
 
 
 def mask_answers(model: UnifiedModel) -> dict[str, MaskAnswer]:
     """Task of a slot (see `slot_task`) -> the mask that its head predicted."""
-    frames = {node: region_frame(model, node) for node in model.spec().outputs if made_by(model, node) == "mask"}
+    frames = {node: region_frame(model, node) for node in output_heads(model) if made_by(model, node) == "mask"}
     return {slot_task(model, node): MaskAnswer(f"heads.{node}", frame) for node, frame in frames.items()}
 
 
 def read_boxes(model: UnifiedModel, node: str, boxes: Tensor, extent: tuple[int, int]) -> list[Region]:
     """Predicted corners (K, 4) -> regions of a picture of this (width, height); those without area are left out."""
-    restored = [restore_box(box, extent, region_frame(model, node)) for box in boxes.tolist()]
-    return [Region(box=box) for box in restored if box[0] < box[2] and box[1] < box[3]]
+    return restore_regions(boxes, extent, region_frame(model, node))
 
 
 def made_by(model: UnifiedModel, node: str) -> str:
     """What a head makes of its slots: "features", a "mask", a "box" or a "score"."""
-    head = model.heads[node]
-    return head.makes if isinstance(head, TokenHead) else "features"
+    return str(model.heads[node].makes)
 
 
 def region_frame(model: UnifiedModel, node: str) -> Preprocess:
@@ -129,3 +171,17 @@ def region_frame(model: UnifiedModel, node: str) -> Preprocess:
     if not isinstance(preprocess, RegionTarget):
         raise UserError(f"head {node!r} makes neither masks nor boxes of a medium")
     return preprocess.frame
+
+
+def _in_form(picture: np.ndarray, extent: tuple[int, int], frame: Preprocess) -> np.ndarray:
+    """A picture of a frame's form -> of the original's: without padding, as large as what the frame shows of it."""
+    from PIL import Image
+
+    left, top, wide, high = window(extent, frame)
+    shown = (max(-left, 0), max(-top, 0), min(wide, extent[0] - left), min(high, extent[1] - top))
+    across, down = picture.shape[1] / wide, picture.shape[0] / high
+    cut = (shown[0] * across, shown[1] * down, shown[2] * across, shown[3] * down)
+    size = (round(shown[2] - shown[0]), round(shown[3] - shown[1]))
+    if cut == (0, 0, picture.shape[1], picture.shape[0]) and size == picture.shape[1::-1]:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC, box=cut))

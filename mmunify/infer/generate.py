@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmunify.data.processor import Processor
 from mmunify.errors import UserError
+from mmunify.experts.low_rank._context import TokenContext
 from mmunify.infer.sequence import OpenSlot, SeenMedia
 from mmunify.infer.sequence import Sequence as Rows
 from mmunify.infer.slots import SlotKind, forbidden_ids, inside_ids, slot_kinds
@@ -26,12 +27,18 @@ class Generated:
         predictions: head node -> what it made of the output slots, in order: features [items Q E], masks
             [items F H W] as logits and boxes [items 4] in the frame of their encoder, scores [items C].
         finished: False when `max_new_tokens` cut the answer.
+        wanted_more: True when the model would have opened one more slot than it may.
     """
 
     text: str
     ids: list[int]
     predictions: dict[str, Tensor] = field(default_factory=dict)
     finished: bool = True
+    wanted_more: bool = False
+
+
+MAX_OUTPUTS = 16
+"""Slots of an answer: a model that doesn't know where to end opens one after the other."""
 
 
 @torch.inference_mode()
@@ -44,7 +51,7 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     blank_media: bool = False,
-    max_outputs: int = 16,
+    max_outputs: int = MAX_OUTPUTS,
 ) -> list[Generated]:
     """Answer prompts; encoders run once per prompt, never once per token.
 
@@ -104,6 +111,7 @@ class _Decoder:
         self.generator = torch.Generator().manual_seed(seed)
         self.ids: list[list[int]] = [[] for _ in range(batch.batch_size)]
         self.predictions: list[dict[str, list[Tensor]]] = [{} for _ in range(batch.batch_size)]
+        self.wanted_more = [False] * batch.batch_size
 
     def run(self, max_new_tokens: int, max_outputs: int) -> list[Generated]:
         rows = self._prefill()
@@ -125,8 +133,12 @@ class _Decoder:
         features = self.model.encode(batch)
         self.media = SeenMedia.of(features, batch)
         embeds = self.model.embed(batch, features)
-        rows = Rows(self.backbone, batch.batch_size, batch.task, embeds.device, self.model.layers)
-        rows.advance(embeds, attention.valid, batch.position_ids, attention.segment, attention.full)
+        known = TokenContext.of(batch, self.model.modalities)
+        assert known.task is not None
+        last = attention.valid.long().cumsum(1).argmax(1, keepdim=True)
+        task = known.task.gather(1, last)[:, 0]  # of the turn that the answer belongs to
+        rows = Rows(self.backbone, batch.batch_size, task, embeds.device, self.model.layers)
+        rows.advance(embeds, attention.valid, batch.position_ids, attention.segment, attention.full, known)
         return rows
 
     def _choose(self, logits: Float[Tensor, "B v"]) -> Int[Tensor, "B"]:
@@ -142,6 +154,8 @@ class _Decoder:
         full = torch.tensor([number >= most for number in opened], device=logits.device)
         if not bool(full.any()):
             return logits
+        eager = full & torch.isin(logits.argmax(-1), openers)
+        self.wanted_more = [before or bool(now) for before, now in zip(self.wanted_more, eager, strict=True)]
         closed = torch.zeros_like(logits, dtype=torch.bool)
         closed[:, openers] = full[:, None]
         return logits.float().masked_fill(closed, float("-inf"))
@@ -172,11 +186,14 @@ class _Decoder:
         """A slot with its strings written."""
         ids = torch.tensor([opener, *inside_ids(self.processor, kind.spec)], device=opened.device)
         embeds = self.backbone.embed(ids)
-        slot = OpenSlot(rows, opened, kind.spec.attention == "full", before, embeds[0], self.media)
+        modality = 1 + max(self.model.modalities.index(f"heads.{node}") for node in kind.heads)
+        full = kind.spec.attention == "full"
+        slot = OpenSlot(rows, opened, full, before, embeds[0], self.media, modality)
         slot.write(embeds[1:], is_item=not kind.spec.opens)
         return slot
 
     def _answer(self, row: int, finished: bool) -> Generated:
         predictions = {node: torch.stack(items) for node, items in self.predictions[row].items()}
-        ids = self.ids[row]
-        return Generated(text=self.processor.decode(ids), ids=ids, predictions=predictions, finished=finished)
+        ids, more = self.ids[row], self.wanted_more[row]
+        text = self.processor.decode(ids)
+        return Generated(text=text, ids=ids, predictions=predictions, finished=finished, wanted_more=more)

@@ -20,7 +20,7 @@ class Sequence:
     Args:
         backbone: the language model, with a key/value cache.
         rows: B.
-        task: [B] task index of every row's document.
+        task: [B] task index of every row: that of the turn that it stands in.
         layers: hidden states to remember of all positions; -1 = the last.
     """
 
@@ -49,16 +49,19 @@ class Sequence:
         position_ids: Int[Tensor, "B S"] | None = None,
         segment: Int[Tensor, "B S"] | None = None,
         full: Bool[Tensor, "B S"] | None = None,
+        known: TokenContext | None = None,
     ) -> Float[Tensor, "B S D"]:
-        """Append S columns, real where `real`; returns their states and remembers each row's last real one."""
+        """Append S columns, real where `real`; returns their states and remembers each row's last real one.
+
+        `known` is what gates may know of the columns; without it they are text of the row's task.
+        """
         following = (self.next_position[:, None] + real.cumsum(1) - 1).clamp(min=0)
         places = following if position_ids is None else position_ids
         nothing = torch.zeros_like(real)
         self.valid = torch.cat([self.valid, real], dim=1)
         self.segment = torch.cat([self.segment, nothing.long() if segment is None else segment], dim=1)
         self.full = torch.cat([self.full, nothing if full is None else full], dim=1)
-        document = torch.arange(len(real), device=real.device)[:, None].expand_as(real)
-        with use_tokens(TokenContext(valid=real, task=self.task[document], document=document)):
+        with use_tokens(known or self.context(real, nothing.long())):
             asked = [layer for layer in self.history if layer != -1]
             hidden = self.backbone(embeds, self._attention(), places, layers=asked, cache=self.cache)
         for layer, parts in self.history.items():
@@ -69,6 +72,11 @@ class Sequence:
         states = hidden.last[torch.arange(len(index), device=index.device), index.clamp(min=0)]
         self.last = torch.where((index >= 0)[:, None], states.to(self.last.dtype), self.last)
         return hidden.last
+
+    def context(self, real: Bool[Tensor, "B S"], modality: Int[Tensor, "B S"]) -> TokenContext:
+        """What gates may know of S further columns."""
+        document = torch.arange(len(real), device=real.device)[:, None].expand_as(real)
+        return TokenContext(valid=real, task=self.task[document], document=document, modality=modality)
 
     def new_segment(self) -> int:
         """An id that no segment has yet."""
@@ -131,6 +139,7 @@ class OpenSlot:
         before: [B D] states that predicted the opening string.
         opener: [D] embedding of the opening string.
         media: of the prompt.
+        modality: of the slot's positions, as gates know it.
     """
 
     def __init__(
@@ -141,8 +150,9 @@ class OpenSlot:
         before: Float[Tensor, "B D"] | None = None,
         opener: Float[Tensor, "D"] | None = None,
         media: SeenMedia | None = None,
+        modality: int = 0,
     ) -> None:
-        self.sequence, self.rows, self.full, self.media = sequence, rows, full, media
+        self.sequence, self.rows, self.full, self.media, self.modality = sequence, rows, full, media, modality
         self._prefix = {layer: torch.cat(parts, dim=1) for layer, parts in sequence.history.items()}
         self._real = sequence.valid
         at = sequence.last[rows, None]
@@ -189,7 +199,8 @@ class OpenSlot:
         real[self.rows] = True
         before = None if commit else sequence.snapshot()
         segment = real.long() * sequence.new_segment()
-        states = sequence.advance(everyone, real, segment=segment, full=real & self.full)[self.rows]
+        known = sequence.context(real, real.long() * self.modality)
+        states = sequence.advance(everyone, real, segment=segment, full=real & self.full, known=known)[self.rows]
         if before is not None:
             sequence.restore(before, steps)
         return states

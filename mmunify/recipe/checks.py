@@ -5,6 +5,8 @@ Nothing here loads a weight or asks the network; parts are imported, never built
 
 import ast
 import importlib.util
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ from mmunify.data.chat import CHATS
 from mmunify.errors import UserError
 from mmunify.faults import Fault, did_you_mean, unknown
 from mmunify.paths import is_path, resolve_path
-from mmunify.recipe.fields import ModelNodes, RecipeFields, Stage
+from mmunify.recipe.fields import TRAINER_KEYS, Ablation, Cache, ModelNodes, RecipeFields, Stage
 from mmunify.recipe.merging import DATA_KEYS, GROUPS
 from mmunify.recipe.wiring import wiring_faults
-from mmunify.registry import BACKBONES, DATASETS, EXPERTS, TUNERS
+from mmunify.registry import BACKBONES, DATASETS, EXPERTS, METRICS, TUNERS
 from mmunify.tokens import TokenRegistry
 
 RUNTIME: Mapping[str, tuple[str, ...]] = {
@@ -60,9 +62,18 @@ def stage_faults(stages: Sequence[Stage]) -> list[Fault]:
             faults.append(Fault(f"{path}.learns", 'is empty, so nothing would learn; give globs such as "adapters.*"'))
         if not stage.data:
             faults.append(Fault(f"{path}.data", f"is empty; give at least one data set, one of {DATASETS.names()}"))
+        faults += _length_faults(stage, path)
         for place, node in enumerate(stage.data):
-            faults += _data_faults(node, f"{path}.data.{place}")
+            faults += _data_faults(node, f"{path}.data.{place}", stage.mix)
     return faults
+
+
+def row_faults(stage: Stage, model: ModelNodes, path: str) -> list[Fault]:
+    """What needs rows of tokens in a stage whose model has none."""
+    wanted = [name for name in ("packing", "batch_tokens", "tokens") if getattr(stage, name)]
+    if model.backbone is not None:
+        return []
+    return [Fault(f"{path}.{name}", "needs a backbone: without one, samples have no tokens") for name in wanted]
 
 
 def expert_faults(experts: Mapping[str, Any]) -> list[Fault]:
@@ -93,9 +104,27 @@ def token_faults(recipe: RecipeFields, kinds: Sequence[str]) -> list[Fault]:
     if recipe.chat not in CHATS:
         faults.append(Fault("chat", unknown("chat template", recipe.chat, list(CHATS))))
     try:
-        TokenRegistry(recipe.tokens.tasks, recipe.tokens.grounding, kinds)
+        TokenRegistry(recipe.tokens.tasks, recipe.tokens.grounding, kinds, bins=recipe.tokens.bins)
     except UserError as error:
         faults.append(Fault("tokens", str(error)))
+    return faults
+
+
+def ablation_faults(ablate: Ablation, stages: Sequence[str]) -> list[Fault]:
+    """Faults of what an ablation compares; those of its arms are found where the arms are made."""
+    faults = [
+        Fault(f"ablate.arms.{name}", "must fit into a file's name: no slash, no point in front")
+        for name in ablate.arms
+        if not name or "/" in name or "\\" in name or name.startswith(".")
+    ]
+    if len(set(ablate.seeds)) != len(ablate.seeds) or not ablate.seeds or min(ablate.seeds) < 0:
+        faults.append(Fault("ablate.seeds", f"wants different whole numbers from 0 on, got {ablate.seeds}"))
+    for key, stage in (("vary", ablate.vary), ("before", ablate.before)):
+        if stage and stage not in stages:
+            faults.append(Fault(f"ablate.{key}", unknown("stage", stage, stages)))
+    for title, measure in ablate.measures.items():
+        names = measure if isinstance(measure, list) and measure else [measure]
+        faults += [fault for name in names for fault in _measure_faults(name, f"ablate.measures.{title}")]
     return faults
 
 
@@ -111,9 +140,22 @@ def path_faults(value: Any, path: str, key: str = "") -> Iterator[Fault]:
         yield Fault(path, f"no file or folder {value!r} (looked at {resolve_path(value)})")
 
 
+def cache_faults(cache: Cache) -> list[Fault]:
+    """A folder for features that can't be made or written."""
+    if cache.path is None:
+        return []
+    folder = Path(cache.path).expanduser().absolute()
+    found = next(place for place in (folder, *folder.parents) if place.exists())
+    if found.is_dir() and os.access(found, os.W_OK):
+        return []
+    why = "is no folder" if not found.is_dir() else "may not be written"
+    return [Fault("cache.path", f"{folder} cannot be written, {found} {why}; choose another folder or leave it out")]
+
+
 def trainer_faults(trainer: Mapping[str, Any]) -> list[Fault]:
-    """Keys that `lightning.Trainer` doesn't take."""
-    known = trainer_arguments()
+    """Keys that neither `lightning.Trainer` nor mmunify takes."""
+    arguments = trainer_arguments()
+    known = [*arguments, *TRAINER_KEYS] if arguments else []
     hints = {key: did_you_mean(key, known, quoted=False) for key in trainer if known and key not in known}
     return [Fault(f"trainer.{key}", f"lightning.Trainer takes no {key}{hint}") for key, hint in hints.items()]
 
@@ -131,6 +173,14 @@ def trainer_arguments() -> list[str]:
     return [a.arg for a in [*arguments.args[1:], *arguments.kwonlyargs]] if arguments else []
 
 
+def _measure_faults(name: Any, path: str) -> list[Fault]:
+    protocol, _, metric = name.partition("/") if isinstance(name, str) else ("", "", "")
+    if not protocol or not metric:
+        return [Fault(path, f'wants "protocol/metric" or a list of them, got {name!r}')]
+    known = METRICS.names()
+    return [] if protocol in known else [Fault(path, unknown("protocol", protocol, known))]
+
+
 def _group_faults(group: str, model: ModelNodes, path: str) -> Iterator[Fault]:
     for name, node in getattr(model, group).items():
         listed = group == "adapters" and isinstance(node, list)
@@ -141,23 +191,38 @@ def _group_faults(group: str, model: ModelNodes, path: str) -> Iterator[Fault]:
 
 
 def _runtime(group: str, name: str, node: Any, model: ModelNodes) -> tuple[str, ...]:
-    """A head learns an encoder's features: the one that it names, the one of its own name, or the only one."""
+    """An encoder may read another one. A head learns the features of the encoder that it names, of its own name, or of
+    the only one."""
+    if group == "encoders":
+        return ("in_dim",) if isinstance(node, Mapping) and "from" in node else ()
     named = isinstance(node, Mapping) and ("from" in node or "target" in node)
     has_target = group == "heads" and (named or name in model.encoders or len(model.encoders) == 1)
     return (*RUNTIME[group], "target_dim") if has_target else RUNTIME[group]
 
 
-def _data_faults(node: Any, path: str) -> list[Fault]:
+def _length_faults(stage: Stage, path: str) -> list[Fault]:
+    """A stage is measured in one unit."""
+    given = [name for name in ("steps", "epochs", "tokens") if getattr(stage, name)]
+    if len(given) == 1:
+        return []
+    found = " and ".join(f"{name}={getattr(stage, name)}" for name in given) or "none"
+    at = f"{path}.{given[-1] if given else 'steps'}"
+    return [Fault(at, f"give exactly one of steps, epochs, tokens; got {found}")]
+
+
+def _data_faults(node: Any, path: str, mix: str) -> list[Fault]:
     if not isinstance(node, Mapping):
         return DATASETS.check(node, path)
     own = {key: value for key, value in node.items() if key not in DATA_KEYS}
     faults = DATASETS.check(own, path)
     weight = node.get("weight", 1.0)
-    if not isinstance(weight, int | float) or isinstance(weight, bool) or not weight > 0:
+    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < math.inf:
         faults.append(Fault(f"{path}.weight", f"must be a number above 0, got {weight!r}"))
     size = node.get("batch_size", 1)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         faults.append(Fault(f"{path}.batch_size", f"must be a whole number above 0, got {size!r}"))
+    elif mix == "sample" and "batch_size" in node:
+        faults.append(Fault(f"{path}.batch_size", "needs mix: source or task; mix: sample fills batches from all data"))
     return faults
 
 

@@ -11,7 +11,17 @@ from mmunify.faults import Fault, did_you_mean
 from mmunify.signature import fits, type_name
 
 SCHEDULES = ("cosine", "linear", "constant")
+OPTIMIZERS = ("adamw", "adamw_8bit")
 MIXES = ("sample", "source", "task")
+
+
+TRAINER_KEYS = {
+    "strategy": "Lightning's, or fsdp2, or {name: fsdp2, wrap: [globs], meta: true, cpu_offload: true}",
+    "recompute": "whether layers throw their activations away and make them again in the backward pass",
+    "compile": "true, or a backend: layers are compiled",
+    "loggers": "csv, tensorboard, wandb; default: csv, and tensorboard where it is installed",
+}
+"""What `trainer:` takes beside (or, for the strategy, beyond) the arguments of `lightning.Trainer`."""
 
 
 def _list() -> Any:
@@ -46,7 +56,7 @@ class Optim:
         groups: see `ParameterGroup`; the last one that matches a parameter decides.
     """
 
-    name: str = field(default="adamw", metadata={"choices": ("adamw",)})
+    name: str = field(default="adamw", metadata={"choices": OPTIMIZERS})
     lr: float = field(default=1e-3, metadata={"above": 0})
     weight_decay: float = field(default=0.0, metadata={"least": 0})
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
@@ -63,10 +73,17 @@ class Stage:
     Attributes:
         name: of the stage; overrides may use it (`stages.adapt.steps=10`).
         learns: ordered globs over clean parameter names; the last match wins, `!` excludes.
-        steps: optimiser steps.
+        steps: optimiser steps. A stage has exactly one of steps, epochs and tokens; what it leaves out is 0 or null.
+        epochs: how often to draw as many samples as all data sets have together.
+        tokens: positions to see, padding not counted; reached on average.
         batch_size: samples per step and process.
-        data: `{name: ..., weight: ..., **kwargs}` nodes; with `mix: source` a node may have a `batch_size`.
-        mix: what one batch may hold: any "sample", samples of one "source", or of one "task".
+        batch_tokens: largest number of positions of a batch, padding included; where the samples of a step have more,
+            they become several batches.
+        packing: put several samples into one row, up to `max_length`; they don't see each other.
+        data: `{name: ..., weight: ..., **kwargs}` nodes; unless `mix: sample`, a node may have a `batch_size`.
+        mix: what one batch may hold: any "sample", samples of one "source", or of one "task" (and source).
+        temperature: T weights a data set by weight * size ** (1 / T); null = by its weight alone.
+        bad_samples: share of samples that may be left out because they can't be used; more end the run, 0 = the first.
         optim: see `Optim`.
         weights: loss weights that differ from the model's; a head of weight 0 is not run.
         model: overrides of the recipe's model in this stage.
@@ -75,15 +92,24 @@ class Stage:
         clip: largest gradient norm; 0 = no clipping.
         allow_idle: globs of learning tensors that may stay without a gradient.
         precision: Lightning's, for this stage alone.
+        start: folder of a bundle or a run that the stage starts from, instead of what the stage before left.
+        ema: decay of a running mean of what learns, which the stage leaves behind; 0 = no mean.
+        max_dropped: steps in a row that may be left out for a loss or a gradient that isn't finite.
         num_workers: processes that prepare data.
     """
 
     name: str = REQUIRED
     learns: list[str] = _list()
-    steps: int = field(default=REQUIRED, metadata={"above": 0})  # type: ignore[assignment]
+    steps: int = field(default=0, metadata={"least": 0})
+    epochs: float | None = field(default=None, metadata={"above": 0})
+    tokens: int | None = field(default=None, metadata={"above": 0})
     batch_size: int = field(default=8, metadata={"above": 0})
+    batch_tokens: int | None = field(default=None, metadata={"least": 32})
+    packing: bool = False
     data: list[dict[str, Any]] = _list()
     mix: str = field(default="sample", metadata={"choices": MIXES})
+    temperature: float | None = field(default=None, metadata={"above": 0})
+    bad_samples: float = field(default=0.01, metadata={"least": 0, "below": 1})
     optim: Optim = field(default_factory=Optim)
     weights: dict[str, float] = _dict()
     model: dict[str, Any] = _dict()
@@ -92,6 +118,9 @@ class Stage:
     clip: float = field(default=1.0, metadata={"least": 0})
     allow_idle: list[str] = _list()
     precision: str | None = None
+    start: str | None = None
+    ema: float = field(default=0.0, metadata={"least": 0, "below": 1})
+    max_dropped: int = field(default=10, metadata={"above": 0})
     num_workers: int = field(default=0, metadata={"least": 0})
 
     def selects(self, name: str) -> bool:
@@ -118,10 +147,17 @@ class ModelNodes:
 
 @dataclass(kw_only=True)
 class Tokens:
-    """Special tokens: one pair per task, one pair for grounding."""
+    """Special tokens.
+
+    Attributes:
+        tasks: names of the tasks, one pair each.
+        grounding: name of the pair around boxes.
+        bins: 0 = coordinates are decimals; above 0 = SEED-X's boxes of location tokens (published: 224).
+    """
 
     tasks: list[str] = _list()
     grounding: str = "box"
+    bins: int = field(default=0, metadata={"least": 0})
 
 
 @dataclass(kw_only=True)
@@ -130,6 +166,38 @@ class Evaluation:
 
     protocols: list[str] = _list()
     num_samples: int = field(default=200, metadata={"above": 0})
+
+
+@dataclass(kw_only=True)
+class Ablation:
+    """What `mmunify ablate` compares.
+
+    Attributes:
+        arms: name -> what differs, written as a recipe whose base is this one.
+        seeds: of the runs of every arm.
+        vary: the first stage that a seed reaches; stages before it keep the recipe's seed. Default: the first stage.
+        before: a stage whose bundle is measured too, to compare with.
+        measures: columns of the table: title -> "protocol/metric", or several whose mean it is. Default: everything.
+    """
+
+    arms: dict[str, dict[str, Any]] = _dict()
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    vary: str = ""
+    before: str = ""
+    measures: dict[str, Any] = _dict()
+
+
+@dataclass(kw_only=True)
+class Cache:
+    """Where features of frozen encoders are kept between steps and runs.
+
+    Attributes:
+        path: folder, shared by processes and runs; null = nothing is kept.
+        limit: its size in GiB, beyond which what was used least recently goes.
+    """
+
+    path: str | None = None
+    limit: float = field(default=50.0, metadata={"above": 0})
 
 
 @dataclass(kw_only=True)
@@ -142,9 +210,10 @@ class RecipeFields:
         imports: modules with the user's parts: module names, or `.py` files relative to the recipe.
         chat: name of the chat template.
         max_length: longest sequence, in tokens.
-        model, tokens, stages, evaluate: see their classes.
+        model, tokens, stages, evaluate, ablate, cache: see their classes.
+        options: group -> its named changes of the recipe, see `options.py`.
         experts: task -> node of the expert that answers it.
-        trainer: handed to `lightning.Trainer`.
+        trainer: see `TRAINER_KEYS`; the rest is handed to `lightning.Trainer`.
         out: folder of the run; default: `runs/<name>`.
     """
 
@@ -155,10 +224,13 @@ class RecipeFields:
     max_length: int = field(default=2048, metadata={"above": 0})
     model: ModelNodes = field(default_factory=ModelNodes)
     tokens: Tokens = field(default_factory=Tokens)
+    options: dict[str, dict[str, Any]] = _dict()
     experts: dict[str, Any] = _dict()
     stages: list[Stage] = _list()
     trainer: dict[str, Any] = _dict()
     evaluate: Evaluation = field(default_factory=Evaluation)
+    ablate: Ablation = field(default_factory=Ablation)
+    cache: Cache = field(default_factory=Cache)
     out: str | None = None
 
 
@@ -211,6 +283,8 @@ def _broken_rule(value: Any, rules: Mapping[str, Any]) -> str:
         return f"no choice {value!r}{did_you_mean(value, known)} Known: {', '.join(known)}"
     if "above" in rules and not value > rules["above"]:
         return f"must be above {rules['above']}, got {value!r}"
+    if "below" in rules and not value < rules["below"]:
+        return f"must be below {rules['below']}, got {value!r}"
     if "least" in rules and not value >= rules["least"]:
         return f"must be at least {rules['least']}, got {value!r}"
     return ""

@@ -11,14 +11,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmunify.composer import compose
 from mmunify.errors import RecipeError, UserError
-from mmunify.faults import Fault
+from mmunify.faults import Fault, unknown
 from mmunify.model import UnifiedModel
 from mmunify.parts import Expert
 from mmunify.paths import resolve_paths
 from mmunify.recipe import checks
-from mmunify.recipe.fields import ModelNodes, RecipeFields, Stage, typed
+from mmunify.recipe.fields import Ablation, ModelNodes, RecipeFields, Stage, typed
 from mmunify.recipe.files import find_recipe, import_modules, read_chain
 from mmunify.recipe.merging import Merger, override_tree, without_deleted
+from mmunify.recipe.options import apply_options, describe_options
 from mmunify.recipe.wiring import media_kinds
 from mmunify.registry import EXPERTS
 from mmunify.tokens import TokenRegistry
@@ -62,7 +63,7 @@ class Recipe(RecipeFields):
         faults = [
             *typed(RecipeFields, tree)[1],
             *checks.model_faults(self.model),
-            *(self._training_faults() if training else []),
+            *([*self._training_faults(), *self._arm_faults()] if training else []),
             *checks.expert_faults(self.experts),
             *checks.token_faults(self, media_kinds(self.model)),
             *(fault for key in ("model", "experts") for fault in checks.path_faults(tree[key], key)),
@@ -79,8 +80,8 @@ class Recipe(RecipeFields):
             raise RecipeError(faults)
 
     def remarks(self) -> list[str]:
-        """What is no fault but worth knowing: the notes of loading, tasks without an expert."""
-        return [*self.notes, *checks.expert_notes(self)]
+        """What is no fault but worth knowing: the notes of loading, chosen options, tasks without an expert."""
+        return [*self.notes, *describe_options(self.options), *checks.expert_notes(self)]
 
     def build(self, training: bool = True) -> UnifiedModel:
         """The model with its weights; random ones depend on `seed` alone.
@@ -96,7 +97,8 @@ class Recipe(RecipeFields):
 
     def build_tokens(self) -> TokenRegistry:
         """The token registry that tokenizer, data, parser and router share."""
-        return TokenRegistry(self.tokens.tasks, self.tokens.grounding, media_kinds(self.model))
+        kinds = media_kinds(self.model)
+        return TokenRegistry(self.tokens.tasks, self.tokens.grounding, kinds, bins=self.tokens.bins)
 
     def build_experts(self) -> dict[str, Expert]:
         """Task -> expert.
@@ -116,6 +118,17 @@ class Recipe(RecipeFields):
         model, notes, faults = _stage_model(self.model, chosen)
         model.weights.update(chosen.weights)
         return replace(self, model=model, notes=[*self.notes, *notes], found=[*self.found, *faults])
+
+    def arm(self, name: str) -> "Recipe":
+        """The recipe as an arm of its ablation changes it.
+
+        Raises:
+            UserError: no arm of that name.
+        """
+        if name not in self.ablate.arms:
+            raise UserError(unknown("arm", name, list(self.ablate.arms)))
+        tree = {key: value for key, value in self.to_dict().items() if key != "ablate"}
+        return _make([tree, self.ablate.arms[name]], Path.cwd(), self.name)
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved recipe as a plain tree, defaults included."""
@@ -139,8 +152,18 @@ class Recipe(RecipeFields):
             *(fault for index, stage in enumerate(self.stages) for fault in self._stage_model_faults(index, stage)),
             *checks.stage_faults(self.stages),
             *checks.trainer_faults(self.trainer),
+            *checks.cache_faults(self.cache),
             *checks.path_faults(_plain(self.stages), "stages"),
         ]
+
+    def _arm_faults(self) -> list[Fault]:
+        """Faults of the ablation, and those of its arms that the recipe itself doesn't have."""
+        faults = checks.ablation_faults(self.ablate, [stage.name for stage in self.stages])
+        known = set(replace(self, ablate=Ablation()).check()) if self.ablate.arms else set()
+        for name in self.ablate.arms:
+            found = [fault for fault in self.arm(name).check() if fault not in known]
+            faults += [Fault(f"ablate.arms.{name}.{fault.path}", fault.message) for fault in found]
+        return faults
 
     def _stage_model_faults(self, index: int, stage: Stage) -> list[Fault]:
         """Faults of a stage's own model and weights; those of the recipe's model are reported once, there."""
@@ -151,7 +174,11 @@ class Recipe(RecipeFields):
             known = {(fault.path, fault.message) for fault in checks.model_faults(self.model, f"{path}.model")}
             found = checks.model_faults(model, f"{path}.model")
             faults += [fault for fault in found if (fault.path, fault.message) not in known]
-        return [*faults, *checks.weight_faults(stage.weights, model, f"{path}.weights")]
+        return [
+            *faults,
+            *checks.weight_faults(stage.weights, model, f"{path}.weights"),
+            *checks.row_faults(stage, model, path),
+        ]
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -180,10 +207,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def _make(trees: Sequence[Mapping[str, Any]], folder: Path, name: str) -> Recipe:
     merger = Merger()
     data: dict[str, Any] = {}
-    for tree in trees:
+    layers, options, faults = apply_options(trees, [entry.name for entry in fields(RecipeFields)])
+    for tree in layers:
         data = merger.merge(data, tree)
+    data |= {"options": options} if options else {}
     modules = data.get("imports")
-    found = [*merger.faults, *import_modules(modules if isinstance(modules, list) else [], folder)]
+    found = [*faults, *merger.faults, *import_modules(modules if isinstance(modules, list) else [], folder)]
     data = without_deleted(data)
     notes = merger.drop_inherited(data)
     data, unresolved = _resolved(data)

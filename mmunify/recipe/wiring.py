@@ -11,6 +11,9 @@ from mmunify.signature import parameters
 KINDS = ("image", "video", "audio", "text")
 """Kinds of media that need no encoder to be known."""
 
+REGIONS = ("mask", "box")
+"""Kinds of outputs that are parts of a medium, and no media themselves."""
+
 READABLE: Mapping[str, tuple[str, ...]] = {
     "encoders": ("encoders",),
     "adapters": ("encoders",),
@@ -24,7 +27,7 @@ def media_kinds(model: ModelNodes) -> tuple[str, ...]:
     """Kinds of media that go in or come out, text left out; "image" when there are none."""
     sides = (("encoders", model.encoders), ("heads", model.heads))
     named = [_kind(name, node) for side, nodes in sides for name, node in nodes.items() if _has_kind(side, name, node)]
-    return tuple(dict.fromkeys(kind for kind in named if kind != "text")) or ("image",)
+    return tuple(dict.fromkeys(kind for kind in named if kind not in ("text", *REGIONS))) or ("image",)
 
 
 def wiring_faults(model: ModelNodes, path: str = "model") -> list[Fault]:
@@ -79,7 +82,7 @@ def _groups(model: ModelNodes) -> Iterator[tuple[str, str, Any]]:
 
 def _named(model: ModelNodes, path: str) -> Iterator[Fault]:
     nodes = {group: list(getattr(model, group)) for group in READABLE}
-    kinds = list(dict.fromkeys([*KINDS, *(_kind(name, node) for name, node in model.encoders.items())]))
+    kinds = list(dict.fromkeys([*KINDS, *REGIONS, *(_kind(name, node) for name, node in model.encoders.items())]))
     for group, name, node in _groups(model):
         at = f"{path}.{group}.{name}"
         given = node if isinstance(node, Mapping) else {}

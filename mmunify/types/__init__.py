@@ -14,7 +14,7 @@ from mmunify.types.answer import Artifact, Reply
 from mmunify.types.base import TensorStruct
 from mmunify.types.batch import Attention, Batch, MediaBatch, OutputBatch
 from mmunify.types.conversation import Box, Media, Output, Region, Role, Sample, Source, TaskCall, Text, Turn
-from mmunify.types.layout import Layout, ModelSpec, NodeSpec, Preprocess, Run, SlotSpec
+from mmunify.types.layout import Layout, ModelSpec, NodeSpec, Preprocess, Run, SideText, SlotSpec
 from mmunify.types.state import Condition, Embeds, Features, HeadOutput, Hidden, StepReport
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Role",
     "Run",
     "Sample",
+    "SideText",
     "SlotSpec",
     "Source",
     "StepReport",

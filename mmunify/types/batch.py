@@ -19,6 +19,8 @@ class MediaBatch(TensorStruct):
         document: row-major document index of every item.
         extent: original (width, height) of every item; (samples, 1) for sound.
         features: cached features in place of values.
+        keys: under which the cache is to keep the features of every item; "" = it isn't.
+        side_ids, side_mask: ids of the words beside every item, and which are real, where an adapter reads them.
     """
 
     values: Float[Tensor, "M ..."] | None
@@ -26,6 +28,9 @@ class MediaBatch(TensorStruct):
     document: Int[Tensor, "M"]
     extent: Int[Tensor, "M 2"]
     features: Features | None = None
+    keys: tuple[str, ...] = ()
+    side_ids: Int[Tensor, "M L"] | None = None
+    side_mask: Bool[Tensor, "M L"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +84,7 @@ class Batch(TensorStruct):
         attention: see `Attention`.
         position_ids: position of every token in its document.
         task: task index per document (rows of the task table), for gates and telemetry.
+        turn_task: task index per position, where turns have tasks of their own; None = the document's everywhere.
         media: encoder node -> its items.
         outputs: head node -> its items.
         sample_ids: id of every document's sample, for messages.
@@ -95,6 +101,7 @@ class Batch(TensorStruct):
     outputs: dict[str, OutputBatch] = field(default_factory=dict)
     sample_ids: tuple[str, ...] = ()
     keys: tuple[int, ...] = ()
+    turn_task: Int[Tensor, "B T"] | None = None
     seed: int = 0
     step: int = 0
 

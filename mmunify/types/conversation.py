@@ -92,6 +92,7 @@ class Output:
         kind: "image", "video", "audio" ...
         target: what the output should be; None when unknown (prompts).
         call: the same request as a task call for an expert.
+        region: the same as a region of the answer, written as text where no head makes it (boxes).
         condition: index, within the sample, of the medium that the output starts from (edits).
         codes: cached discrete codes of the target.
     """
@@ -99,16 +100,24 @@ class Output:
     kind: str
     target: Source = None
     call: TaskCall | None = None
+    region: Region | None = None
     condition: int | None = None
     codes: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """What one speaker says: text, media and outputs in the order in which they are said."""
+    """What one speaker says: text, media and outputs in the order in which they are said.
+
+    Attributes:
+        role: who speaks.
+        parts: what is said.
+        task: what the turn asks for or answers, where a sample has turns of several tasks; "" = the sample's task.
+    """
 
     role: Role
     parts: tuple[Text | Media | Output, ...]
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

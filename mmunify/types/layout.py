@@ -12,12 +12,14 @@ class Run:
     Attributes:
         slots: number of positions filled with embeddings (0 for a string).
         token: the vocabulary string at this place ("" for slots).
-        grid: (rows, columns) of the slots, if they form one.
+        grid: (rows, columns) of the slots, or of each frame's, if they form one.
+        num_frames: frames or segments of slots without a grid, each with as many.
     """
 
     slots: int = 0
     token: str = ""
     grid: tuple[int, int] | None = None
+    num_frames: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +81,23 @@ class Preprocess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SideText:
+    """The words beside a medium, for an adapter that reads them with it (InstructBLIP's Q-Former): those of its turn.
+
+    Attributes:
+        vocab_size: ids that the adapter knows.
+        path: folder or hub id of its tokenizer; "" = the backbone's.
+        max_length: ids that it reads; further ones are cut off.
+    """
+
+    vocab_size: int
+    path: str = ""
+    max_length: int = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
-    """One node as the data side sees it: the kind of medium, its slots, its preprocessing.
+    """One node as the data side sees it: the kind of medium, its slots, its preprocessing, the words that go with it.
 
     `preprocess` of a head's node is that of the encoder whose features it learns; None = the target is not read.
     """
@@ -88,6 +105,7 @@ class NodeSpec:
     kind: str
     slot: SlotSpec | None
     preprocess: Preprocess | None
+    side_text: SideText | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,9 @@ class Features(TensorStruct):
         grid: (rows, columns) if the tokens are a raster.
         pooled: one vector per item, if the encoder has one.
         layers: hidden states of the layers that were asked for.
+        num_frames: frames or segments that the tokens are of, one after the other, each with as many; a raster says it
+            already: None = as many as rasters of `grid` fit in, one without a grid.
+        centers: where in the picture every tile has its centre (x, y), in 0..1.
     """
 
     tokens: Float[Tensor, "M N E"]
@@ -26,14 +29,23 @@ class Features(TensorStruct):
     grid: tuple[int, int] | None = None
     pooled: Float[Tensor, "M P"] | None = None
     layers: dict[int, Tensor] = field(default_factory=dict)
+    num_frames: int | None = None
+    centers: Float[Tensor, "M F 2"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embeds(TensorStruct):
-    """What an adapter or a head puts into the sequence. mask None = every slot is real."""
+    """What an adapter or a head puts into the sequence.
+
+    Attributes:
+        tokens: one per slot.
+        mask: True where a slot is real; None = all.
+        num_frames: frames that an adapter kept apart, for one that stands behind it in a series.
+    """
 
     tokens: Float[Tensor, "M S D"]
     mask: Bool[Tensor, "M S"] | None = None
+    num_frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

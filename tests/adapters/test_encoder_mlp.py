@@ -16,10 +16,10 @@ def example(folder):
 def test_every_token_sees_every_other_and_knows_its_place():
     torch.manual_seed(0)
     adapter = EncoderMLPAdapter(16, 6, **TINY).eval()
-    torch.nn.init.normal_(adapter.blocks[0].value.weight)
-    torch.nn.init.normal_(adapter.blocks[0].output.weight)
-    torch.nn.init.normal_(adapter.blocks[0].query.weight)
-    torch.nn.init.normal_(adapter.blocks[0].key.weight)
+    torch.nn.init.normal_(adapter.connector.blocks[0].value.weight)
+    torch.nn.init.normal_(adapter.connector.blocks[0].output.weight)
+    torch.nn.init.normal_(adapter.connector.blocks[0].query.weight)
+    torch.nn.init.normal_(adapter.connector.blocks[0].key.weight)
     states = torch.randn(1, 4, 16)
     changed = states.clone()
     changed[:, 3] += 1
@@ -38,7 +38,7 @@ def test_published_size():
     """MetaQuery's connector for a backbone of width 896: 24 blocks with heads of 64."""
     with torch.device("meta"):
         adapter = EncoderMLPAdapter(896, 2304)
-    assert len(adapter.blocks) == 24 and adapter.blocks[0].num_heads == 14
+    assert len(adapter.connector.blocks) == 24 and adapter.connector.blocks[0].num_heads == 14
 
 
 def test_no_blocks_are_refused():

@@ -81,8 +81,8 @@ def test_heads_that_do_not_divide_the_width():
 def test_sound_segments_are_told_apart_by_learned_positions():
     torch.manual_seed(0)
     adapter = QFormerAdapter(8, 16, **TINY, positions="frames").eval()
-    segments = Features(tokens=torch.randn(2, 3, 8))
-    turned = Features(tokens=segments.tokens.flip(1))
+    segments = Features(tokens=torch.randn(2, 3, 8), num_frames=3)
+    turned = Features(tokens=segments.tokens.flip(1), num_frames=3)
     moved = adapter(segments, Context()).tokens - adapter(turned, Context()).tokens
     assert moved.abs().max() > 1e-4
 
@@ -114,7 +114,7 @@ def ask(adapter, ids, mask=None):
 
 
 def test_the_text_beside_an_item_reaches_its_queries_alone():
-    adapter = randomize(QFormerAdapter(8, 16, **TINY, vocab_size=11)).eval()
+    adapter = randomize(QFormerAdapter(8, 16, **TINY, text={"vocab_size": 11})).eval()
     assert adapter.needs == {"side_text"}
     first, second = ask(adapter, [[4, 5, 6], [4, 5, 6]]), ask(adapter, [[4, 5, 6], [4, 5, 7]])
     assert first.shape == (2, 5, 16)
@@ -123,7 +123,7 @@ def test_the_text_beside_an_item_reaches_its_queries_alone():
 
 
 def test_padding_of_a_text_is_as_good_as_absent():
-    adapter = randomize(QFormerAdapter(8, 16, **TINY, vocab_size=11)).eval()
+    adapter = randomize(QFormerAdapter(8, 16, **TINY, text={"vocab_size": 11})).eval()
     mask = torch.tensor([[True, True, False]] * 2)
     short, padded = ask(adapter, [[4, 5]] * 2), ask(adapter, [[4, 5, 9]] * 2, mask)
     torch.testing.assert_close(padded, short, atol=1e-5, rtol=0)
@@ -131,7 +131,7 @@ def test_padding_of_a_text_is_as_good_as_absent():
 
 @pytest.mark.parametrize("ids", [None, torch.tensor([[4, 5, 6]] * 2)])
 def test_every_parameter_takes_part_with_and_without_text(ids):
-    adapter = QFormerAdapter(8, 16, **TINY, vocab_size=11)
+    adapter = QFormerAdapter(8, 16, **TINY, text={"vocab_size": 11})
     adapter(random_features(8, (2, 2)), Context(side_ids=ids)).tokens.sum().backward()
     assert all(p.grad is not None for p in adapter.parameters())
 

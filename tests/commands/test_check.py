@@ -20,7 +20,7 @@ def test_a_right_recipe(tmp_path, llama_folder, capsys):
     assert run("check", file, "stages.mix.steps=5", "--json", tmp_path / "out/report.json") == 0
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["faults"] == []
-    assert set(report) == {"faults", "parts", "edges", "memory", "not_built"}
+    assert set(report) == {"faults", "parts", "edges", "memory", "not_built", "budget", "per_gpu", "dry_run"}
     assert report["parts"]["adapters.image"]["total"] > 0
     assert set(report["memory"]) == {"perceive", "mix"}
     shown = capsys.readouterr().out

@@ -62,9 +62,30 @@ def test_a_recipe_with_faults_is_not_built(tmp_path, llama_folder, monkeypatch):
 
 def test_inline_configs_take_no_memory(tmp_path, llama_folder):
     tree = recipe_tree(llama_folder, stages=[], experts={}, tokens={})
-    decoder = {"image": {"name": "pixel_decoder", "from": "encoders.image"}}
+    decoder = {"image": {"name": "pixel_decoder", "from": "encoders.image", "grid": 4}}
     tree["model"] = {"encoders": tree["model"]["encoders"], "detokenizers": decoder}
     recipe = load_recipe(write(tmp_path / "r.yaml", tree))
     model = build_light(recipe)
     assert {p.device for p in model.parameters()} == {torch.device("meta")}
     assert set(inspect_recipe(recipe)["parts"]) == {"encoders.image", "detokenizers.image"}
+
+
+def test_edges_say_how_many_tokens_flow(recipe):
+    found = {(edge["from"], edge["to"]): edge["tokens"] for edge in edges(recipe.build())}
+    assert found == {
+        ("encoders.image", "adapters.image"): 16,
+        ("adapters.image", "backbone"): 16,
+        ("backbone", "heads.text"): None,
+        ("backbone", "heads.image"): 16,
+    }
+
+
+def test_a_head_without_a_backbone_reads_its_encoder():
+    model = load_recipe("tiny/pretrain/tower").build()
+    assert edges(model) == [{"from": "encoders.image", "to": "heads.patches", "dim": 128, "tokens": None}]
+
+
+def test_models_of_stages_are_shown_once_each(recipe):
+    seen = []
+    inspect_recipe(recipe, lambda model, index: seen.append((index, next(model.parameters()).device.type)))
+    assert [index for index, _ in seen] == [0, 1]

@@ -29,6 +29,17 @@ def load_examples(registry: Registry, name: str) -> ModuleType:
     return module
 
 
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """A part is built and run without asking anybody."""
+
+    def refuse(*arguments):
+        raise AssertionError(f"a part asked the network for {arguments[1:]}")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+
+
 @pytest.fixture
 def build_example(tmp_path):
     """build(registry, name, **dims): the tiny part of that name, and the module with its other examples."""

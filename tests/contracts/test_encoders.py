@@ -1,8 +1,9 @@
 import pytest
+import torch
 
-from mmunify.parts import Encoder
+from mmunify.parts import Context, Encoder
 from mmunify.registry import ENCODERS
-from mmunify.testing import check_encoder
+from mmunify.testing import check_encoder, picture_values
 
 
 class InContext(Encoder):
@@ -43,3 +44,19 @@ def test_state_dict_round_trip(name, build_example):
     other, _ = build_example(ENCODERS, name)
     other.load_state_dict(tensors)
     assert all(bool((other.state_dict()[key] == value).all()) for key, value in tensors.items())
+
+
+@pytest.mark.parametrize("name", ENCODERS.names())
+def test_the_same_seed_gives_the_same_answer(name, build_example):
+    answers = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        encoder, examples = build_example(ENCODERS, name)
+        values = (
+            examples.example_values() if hasattr(examples, "example_values") else picture_values(encoder.preprocess)
+        )
+        known = hasattr(examples, "example_context")
+        context = examples.example_context() if known else Context(kind=encoder.preprocess.kind)
+        answers.append(encoder.eval()(values, context).tokens)
+    assert torch.equal(answers[0], answers[1])
+    assert "path" in str(examples.example.__code__.co_consts) or not torch.equal(answers[0], answers[2])

@@ -33,7 +33,7 @@ def world(llama_folder, tmp_path):
 
 
 def test_every_head_with_slots_is_tested():
-    without = {"text", "task_tokens", "patch_labels"}
+    without = {"text", "task_tokens", "patch_labels", "token_labels"}
     assert set(SLOTTED) == set(HEADS.names()) - without
 
 

@@ -2,13 +2,8 @@
 
 import torch
 
-from mmunify.encoders._moments import join_moments, repeat_layout
-from mmunify.types import Features, Layout, Run
-
-
-def test_layouts_repeat_rasters_and_join_plain_tokens():
-    assert repeat_layout(Layout.of(6, (2, 3)), 2).runs == (Run(slots=6, grid=(2, 3)),) * 2
-    assert repeat_layout(Layout.of(5), 3) == Layout.of(15)
+from mmunify.encoders._moments import join_moments, tubes
+from mmunify.types import Features
 
 
 def test_items_keep_their_frames_together():
@@ -21,6 +16,7 @@ def test_items_keep_their_frames_together():
     assert joined.mask[0].tolist() == [False] * 3 + [True] * 9
     assert joined.pooled[:, 0].tolist() == [5.5, 17.5]
     assert joined.layers[1].shape == (2, 6, 1) and joined.grid == (2, 2)
+    assert joined.num_frames == 3
 
 
 def test_no_items():
@@ -29,3 +25,10 @@ def test_no_items():
     )
     joined = join_moments(features, 0, 3)
     assert (joined.tokens.shape, joined.pooled.shape, joined.mask.shape) == ((0, 12, 5), (0, 5), (0, 12))
+
+
+def test_tubes_hold_a_place_of_every_frame():
+    tokens = torch.arange(2 * 3 * 4).float().view(2, 12, 1)  # three frames of 2 x 2 places
+    joined = tubes(tokens, (2, 2))
+    assert joined.shape == (2, 4, 3)
+    assert joined[0, 1].tolist() == [1, 5, 9] and joined[1, 0].tolist() == [12, 16, 20]

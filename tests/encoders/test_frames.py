@@ -84,8 +84,9 @@ def test_it_is_deterministic_and_its_gradients_reach_every_parameter():
 def test_a_clip_without_a_class_token_in_the_raster_is_one_run():
     node = {**CLIP, "drop_class": False}
     encoder = ENCODERS.build({"name": "frames", "encoder": node, "num_frames": 2})
-    assert encoder.layout() == Layout.of(20)
-    assert encoder(clips(2), Context()).grid is None
+    assert encoder.layout().runs == (Run(slots=20, num_frames=2),)
+    features = encoder(clips(2), Context())
+    assert (features.grid, features.num_frames) == (None, 2)
 
 
 @pytest.mark.parametrize(

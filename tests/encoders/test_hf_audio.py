@@ -165,7 +165,9 @@ def test_several_segments_stand_side_by_side(kind):
     assert encoder.layout().num_slots == features.tokens.shape[1]
     grid = apart[0].grid
     size = apart[0].tokens.shape[1]
-    assert encoder.layout() == (Layout(runs=(Run(slots=size, grid=grid),) * 3) if grid else Layout.of(3 * size))
+    assert encoder.layout() == Layout(
+        runs=(Run(slots=size, grid=grid),) * 3 if grid else (Run(slots=3 * size, num_frames=3),)
+    )
 
 
 @pytest.mark.parametrize("kind", [*CONFIGS, "fused_clap"])

@@ -11,7 +11,7 @@ from mmunify.errors import CheckpointError, UserError
 from mmunify.parts import Context
 from mmunify.registry import ADAPTERS
 from mmunify.testing import check_encoder, randomize
-from mmunify.types import Layout
+from mmunify.types import Run
 
 TINY = {"dim": 16, "depth": 2, "num_heads": 2, "out_dim": 12, "size": [32, 46], "num_segments": 2}
 
@@ -41,7 +41,7 @@ def test_the_published_sizes():
     block = 3 * (768 * 768 + 768) + 768 * 768 + 768 + 2 * 768 + 2 * (2 * 768) + 2 * 4 * 768 * 768 + 5 * 768
     assert counts["blocks"] == 12 * block
     assert sum(p.numel() for p in encoder.parameters()) == 86_235_648
-    assert (encoder.out_dim, encoder.layout((99, 1))) == (1024, Layout.of(3))
+    assert (encoder.out_dim, encoder.layout((99, 1)).runs) == (1024, (Run(slots=3, num_frames=3),))
     assert [round(b.drop_path, 4) for b in encoder.blocks][::11] == [0.0, 0.1]
     numbers = encoder.preprocess
     assert (numbers.size, numbers.mean, numbers.std) == ((128, 204), (-4.268,), (9.138,))

@@ -134,7 +134,7 @@ def test_two_tokens_of_one_kind():
 
 def test_regions_of_several_pictures_in_a_model(nodes):
     """From samples to the sequence: each region's slot holds what its own picture has there."""
-    nodes["encoders"]["region"] = {"name": "region", "from": "image", "in_dim": 32, "dim": 16, "mask_size": 8}
+    nodes["encoders"]["region"] = {"name": "region", "from": "image", "dim": 16, "mask_size": 8}
     nodes["adapters"]["region"] = {"name": "linear"}
     nodes["heads"].pop("image")
     nodes["tokens"] = TokenRegistry(kinds=("image", "region"))

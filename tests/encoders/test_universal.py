@@ -1,11 +1,17 @@
+import numpy as np
 import pytest
 import torch
 from transformers import CLIPVisionModel
 
+from mmunify.composer import compose
+from mmunify.data.processor import Processor
+from mmunify.data.sound import prepare_sound, read_sound
 from mmunify.encoders.universal import UniversalEncoder
 from mmunify.errors import DataError, UserError
 from mmunify.parts import Context
 from mmunify.testing import check_encoder, picture_values, randomize, tiny_clip_folder
+from mmunify.tokens import TokenRegistry
+from mmunify.types import Media, Sample, Text, Turn
 from tests.conftest import TINY_CLIP
 
 SMALL = {
@@ -80,3 +86,61 @@ def test_kinds_that_it_does_not_read(encoder):
         encoder(torch.zeros(1, 3), Context(kind="smell"))
     with pytest.raises(UserError, match="at least one modality"):
         UniversalEncoder(config=TINY_CLIP, modalities={})
+
+
+def test_kinds_of_a_node_that_it_was_not_built_for(encoder):
+    assert encoder.layout_of("point").num_slots == 5
+    for ask in (encoder.layout_of, encoder.preprocess_of):
+        with pytest.raises(UserError, match="a node of kind 'smell' is read by a universal encoder of .*'point'"):
+            ask("smell")
+
+
+def test_how_its_kinds_become_values(encoder):
+    """Sounds as AST's log filter banks; clips and pairs of pictures as frames; the rest as it is."""
+    sound = encoder.preprocess_of("audio")
+    assert (sound.size, sound.sample_rate, sound.mean, sound.std) == ((8, 20), 16_000, (-4.2677393,), (9.1379948,))
+    assert prepare_sound(read_sound((np.zeros(2000), 16_000)), sound).shape == (1, 1, 8, 20)
+    assert encoder.preprocess_of("video").num_frames == 5
+    pairs = UniversalEncoder(config=TINY_CLIP, modalities={"rgbd": {}, "video": {"num_frames": 3}})
+    assert pairs.preprocess_of("rgbd").indices(2) == [0, 1]
+    assert pairs.preprocess_of("video").num_frames == 3
+    assert encoder.preprocess_of("point").shape == (16, 6)
+    assert encoder.preprocess_of("image").size == (32, 32)
+
+
+def test_one_encoder_for_all_kinds_in_a_recipe(llama_folder):
+    """OneLLM: every kind is a node that shares the module; one sample holds several of them."""
+    rng = np.random.default_rng(0)
+    media = {
+        "image": rng.integers(0, 255, (20, 30, 3), dtype=np.uint8),
+        "video": rng.integers(0, 255, (4, 20, 30, 3), dtype=np.uint8),
+        "audio": (rng.normal(0, 0.1, 4000).astype(np.float32), 16_000),
+        "imu": rng.normal(size=(3, 12)),
+        "fmri": rng.normal(size=11),
+        "point": rng.normal(size=(16, 6)),
+    }
+    first = {"name": "universal", "config": TINY_CLIP, "modalities": SMALL}
+    shared = {"name": "universal_projection", "kinds": list(media), "num_queries": 3, "num_experts": 2, "depth": 1}
+    others = list(media)[1:]
+    model = compose(
+        encoders={"image": first, **{kind: {"share": "image", "kind": kind} for kind in others}},
+        adapters={"image": shared, **{kind: {**shared, "kind": kind} for kind in others}},
+        backbone={"name": "huggingface", "path": str(llama_folder)},
+        heads={"text": {"name": "text"}},
+        tokens=TokenRegistry(kinds=tuple(media)),
+    )
+    assert model.encoders["point"] is model.encoders["image"]
+    processor = Processor(model.spec(), model.backbone.tokenizer, model.tokens)
+    asked = [Media(kind=kind, source=source) for kind, source in media.items()]
+    answer = Turn(role="assistant", parts=(Text(text="ok"),))
+    batch = processor([Sample(turns=(Turn(role="user", parts=tuple(asked)), answer), id="all")])
+    assert {kind: items.values.shape[1:] for kind, items in batch.media.items()} == {
+        "image": (1, 3, 32, 32),
+        "video": (5, 3, 32, 32),
+        "audio": (1, 1, 8, 20),
+        "imu": (3, 12),
+        "fmri": (11,),
+        "point": (16, 6),
+    }
+    assert {int(items.slots.sum()) for items in batch.media.values()} == {3}
+    assert model(batch).total.isfinite()

@@ -9,8 +9,9 @@ import torch
 from mmunify import losses
 from mmunify.errors import DataError, RecipeError, UserError
 from mmunify.heads.masks import MaskHead
+from mmunify.testing import randomize
 from mmunify.types import Features, Region
-from tests.heads.worlds import SIZE, make_model, output, talk
+from tests.heads.worlds import SIZE, generate_along, make_model, output, picture, talk
 
 KIND = "mask"
 TINY = {"name": "two_way", "dim": 16, "depth": 1, "num_heads": 2, "steps": 1}
@@ -188,3 +189,34 @@ def test_over_sam_it_is_sammodel_prompted_with_the_projected_state(llama_folder,
     )
     torch.testing.assert_close(made, wanted[0, :, 0], rtol=1e-4, atol=1e-5)
     assert model.heads["mask"].external == str(tmp_path) and model.heads["mask"].added == ("project.*",)
+
+
+def test_pictures_masks_and_boxes_in_one_batch_are_those_of_single_replies(llama_folder, monkeypatch):
+    decoder = {"name": "two_way", "dim": 16, "depth": 1, "num_heads": 2, "steps": 1}
+    mapper = {"name": "mapper", "num_queries": 4, "dim": 16, "depth": 1, "num_heads": 2}
+    heads = {
+        "image": {"name": "queries", "num_queries": 4},
+        "view": {"name": "signal_tokens", "num_tokens": 2, "connector": mapper, "target": "image"},
+        "thought": {"name": "hidden_states", "num_states": 3, "opens": "<think>"},
+        "mask": {"name": "masks", "decoder": decoder},
+        "box": {"name": "boxes"},
+    }
+    model, processor = make_model(llama_folder, heads)
+    randomize(model, seed=2)
+    rng = np.random.default_rng(1)
+    shot = lambda kind: output(kind, picture(rng))  # noqa: E731
+    mask = output("mask", rng.random((16, 24)) > 0.5)
+    box = output("box", (0.1, 0.2, 0.7, 0.8))
+    samples = [
+        talk("red", shot("image"), mask, shot("thought"), mask),
+        talk("a", box),
+        talk("green", shot("view"), box, mask, shot("image"), shot("view")),
+    ]
+    together = generate_along(model.eval(), processor, samples, monkeypatch)
+    counts = [{node: len(items) for node, items in answer.predictions.items()} for answer in together]
+    assert counts == [{"image": 1, "mask": 2, "thought": 1}, {"box": 1}, {"view": 2, "box": 1, "mask": 1, "image": 1}]
+    for sample, answer in zip(samples, together, strict=True):
+        (alone,) = generate_along(model, processor, [sample], monkeypatch)
+        assert alone.ids == answer.ids
+        for node, items in answer.predictions.items():
+            torch.testing.assert_close(alone.predictions[node], items, rtol=1e-3, atol=1e-4)

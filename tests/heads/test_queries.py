@@ -10,6 +10,7 @@ from mmunify.errors import DataError, RecipeError, UserError
 from mmunify.heads._features import pool_tokens
 from mmunify.heads.queries import QueryHead
 from mmunify.parts import Context
+from mmunify.registry import HEADS
 from mmunify.testing import randomize
 from mmunify.types import Features, Output, Sample, Text, Turn
 from tests.heads.worlds import generate_along, make_model, output, picture, talk
@@ -195,3 +196,47 @@ def test_parameters_of_seedx():
 def test_a_connector_with_a_fault_is_named():
     with pytest.raises(RecipeError, match="connector.num_querys: ResamplerAdapter takes no num_querys; did you mean"):
         QueryHead(16, 16, connector={"name": "resampler", "num_querys": 4})
+
+
+def test_features_can_be_drawn_by_flow_matching(llama_folder, monkeypatch):
+    head = {"name": "queries", "num_queries": 4, "loss": {"name": "flow", "depth": 1, "steps": 3}}
+    model, processor = make_model(llama_folder, {"image": head})
+    rng = np.random.default_rng(0)
+    samples = [
+        talk(name, *(output("image", picture(rng)) for _ in range(number))) for name, number in (("a", 2), ("b", 1))
+    ]
+    report = model.train()(processor(samples))
+    assert float(report.losses["image/flow"].detach()) > 0 and int(report.counts["image/flow"]) == 3
+    assert report.outputs["image"].conditions.states.shape == (3, 4, 32)
+    report.total.backward()
+    assert all(p.grad is not None for p in model.heads["image"].parameters())
+    alone = [model(processor([sample])).losses["image/flow"] for sample in samples]
+    torch.testing.assert_close(sum(alone), report.losses["image/flow"], rtol=1e-4, atol=1e-4)
+    together = generate_along(model.eval(), processor, samples, monkeypatch)
+    (single,) = generate_along(model, processor, samples[1:], monkeypatch)
+    torch.testing.assert_close(together[1].predictions["image"], single.predictions["image"], rtol=1e-3, atol=1e-4)
+    model.train()(processor([talk("nothing")])).total.backward()
+
+
+def test_without_a_loss_a_detokenizer_teaches_it_and_no_target_is_encoded(llama_folder, monkeypatch):
+    model, processor = make_model(llama_folder, {"image": {"name": "queries", "num_queries": 4, "loss": "none"}})
+    batch = processor([talk("a", output("image", picture(np.random.default_rng(0))))])
+    calls = []
+    forward = model.encoders["image"].forward
+    monkeypatch.setattr(model.encoders["image"], "forward", lambda *a: calls.append(1) or forward(*a))
+    report = model.train()(batch)
+    assert len(calls) == 1 and "image" in report.outputs and set(report.losses) == {"text/cross_entropy"}
+
+
+@pytest.mark.parametrize("name", ["queries", "hidden_states"])
+def test_a_slot_that_never_closes_is_refused(name):
+    with pytest.raises(UserError, match=f"opens='img' of a {name} head is no tag, so its slot would never close"):
+        HEADS.get(name)(8, 8, opens="img")
+
+
+def test_a_connector_of_another_width_than_the_target_is_refused():
+    with pytest.raises(
+        UserError, match="makes features of width 7, and its loss compares them with a target's of width 8"
+    ):
+        QueryHead(8, 8, connector={"name": "mlp", "out_dim": 7})
+    assert QueryHead(8, 8, loss="none", connector={"name": "mlp", "out_dim": 7}).output_shape == (64, 7)

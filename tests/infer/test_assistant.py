@@ -13,7 +13,8 @@ from mmunify.infer.assistant import Assistant
 from mmunify.infer.generate import Generated
 from mmunify.recipe import Recipe
 from mmunify.tokens import TokenRegistry
-from mmunify.types import Artifact, Media, Output, Region, Text
+from mmunify.types import Artifact, Media, Output, Region, Sample, Text, Turn
+from tests.conftest import TINY_CLIP
 
 SQUARE = np.full((40, 80, 3), 100, np.uint8)
 SQUARE[10:30, 20:40] = (200, 30, 30)
@@ -206,3 +207,61 @@ def test_a_bundle_brings_its_experts(talk):
     loaded = Assistant.load(Bundle(recipe, model), feed_back=False)
     assert set(loaded.router.experts) == {"edit"} and not loaded.feed_back
     assert loaded.tasks == {"image": "generate_image"}
+
+
+def test_a_picture_a_clip_and_a_sound_in_one_conversation(llama_folder):
+    clip = {"name": "clip", "config": TINY_CLIP}
+    whisper = {"model_type": "whisper", "num_mel_bins": 8, "d_model": 16, "encoder_layers": 1}
+    whisper |= {"encoder_attention_heads": 2, "encoder_ffn_dim": 16, "max_source_positions": 10}
+    model = compose(
+        encoders={
+            "image": clip,
+            "video": {"name": "frames", "encoder": clip, "num_frames": 2},
+            "audio": {"name": "hf_audio", "config": whisper},
+        },
+        adapters={kind: {"name": "average_pool", "over": "all"} for kind in ("image", "video", "audio")},
+        backbone={"name": "huggingface", "path": str(llama_folder)},
+        heads={"text": {"name": "text"}},
+        tokens=TokenRegistry(kinds=["image", "video", "audio"]),
+    ).eval()
+    processor = Processor(model.spec(), model.backbone.tokenizer, model.tokens)
+    assistant = Assistant(model, processor, TaskRouter({}))
+    tone = (np.sin(np.arange(4000) / 3).astype(np.float32), 8000)
+    frames = np.stack([SQUARE, SQUARE[:, ::-1]])
+    assistant.reply("Which number was dialled?", image=SQUARE, video=frames, audio=tone, max_new_tokens=2)
+    assistant.reply("And now?", audio=tone, max_new_tokens=2)
+    shown = [[part.kind for part in turn.parts if isinstance(part, Media)] for turn in assistant.memory.turns]
+    assert shown == [["image", "video", "audio"], [], ["audio"], []]
+    example = processor.encode(Sample(turns=assistant.memory.turns[:3]), prompt=True)
+    slots = sorted((item.slots[0], kind) for kind, items in example.media.items() for item in items)
+    assert [kind for _, kind in slots] == ["image", "video", "audio", "audio"]
+
+
+def test_a_picture_made_in_one_turn_is_seen_in_the_next(nodes, monkeypatch):
+    """Nothing is scripted but the ids that are chosen: slot, de-tokenizer and the next turn's input are real."""
+    decoder = {"name": "pixel_decoder", "from": "heads.image", "size": 32, "grid": 4, "dim": 16, "depth": 1}
+    model = compose(**{**nodes, "detokenizers": {"image": decoder}}).eval()
+    processor = Processor(model.spec(), model.backbone.tokenizer, model.tokens)
+    opener, seen = processor.encoder.ids("<img>")[0], []
+    script = iter([opener, opener, processor.stop_id, *processor.encoder.ids("a"), processor.stop_id])
+
+    def unembed(states, rows=None):
+        return torch.nn.functional.one_hot(torch.tensor([next(script)]), model.backbone.vocab_size).float()
+
+    encode = model.encode
+    monkeypatch.setattr(model.backbone, "unembed", unembed)
+    monkeypatch.setattr(model, "encode", lambda batch: seen.append(batch) or encode(batch))
+    assistant = Assistant(model, processor, TaskRouter({}))
+    first = assistant.reply("Draw two.")
+    assert len(first.artifacts) == 2 and first.problems == ()
+    assistant.reply("What is it?")
+    before, after = seen
+    assert "image" not in before.media and after.media["image"].values.shape[0] == 1
+    shown = processor([_picture_sample(first.artifacts[1].data)], prompt=True)
+    torch.testing.assert_close(after.media["image"].values, shown.media["image"].values)
+    targets = after.outputs["image"].target
+    assert len(targets) == 2 and not torch.equal(targets[0], targets[1])
+
+
+def _picture_sample(picture):
+    return Sample(turns=(Turn(role="user", parts=(Media(kind="image", source=picture), Text(text="x"))),))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,10 @@ from mmunify.infer.decode import (
     region_frame,
     slot_task,
 )
+from mmunify.links import Link
 from mmunify.model import Wiring
 from mmunify.parts import Detokenizer, Workspace
-from mmunify.types import Media, Output, Sample, TaskCall
+from mmunify.types import Media, Output, Preprocess, Sample, TaskCall
 from tests.heads.worlds import make_model
 
 
@@ -57,11 +60,39 @@ def test_a_head_without_a_detokenizer_has_no_answer(model):
 
 
 def test_features_are_needed():
-    answer = DetokenizerAnswer("detokenizers.image", Painter())
+    answer = DetokenizerAnswer(Link(name="detokenizers.image", source="image", kind="image", detokenizer=Painter()))
     with pytest.raises(
         UserError, match="detokenizers.image draws predicted features, and the generate_image call carries"
     ):
         answer(TaskCall(task="generate_image"), Workspace())
+
+
+class Editor(Painter):
+    """Answers with its source picture, made darker by half."""
+
+    needs = frozenset({"image", "features"})
+    preprocess = Preprocess(size=(16, 16), mean=(0.0,) * 3, std=(1.0,) * 3)
+
+    def generate(self, condition, guidance={}, seed=0):  # noqa: B006
+        self.condition = condition
+        nothing = torch.ones(len(condition.states), 3, 16, 16)
+        return nothing if condition.image is None else condition.image / 2
+
+
+def test_an_edit_starts_from_the_latest_picture_and_keeps_its_form(painting):
+    editor = painting.detokenizers["painter"] = Editor()
+    answer = detokenizer_answers(painting)["generate_image"]
+    first, wide = np.full((16, 16, 3), 40, np.uint8), np.full((8, 16, 3), 200, np.uint8)
+    media = (Media(kind="image", source=first), Media(kind="image", source=wide), Media(kind="audio", source="x.wav"))
+    call = TaskCall(task="generate_image", instruction="darker", condition=torch.zeros(16, 32))
+    (made,) = answer(call, Workspace(media=media))
+    assert made.data.shape == (8, 16, 3) and (made.data == 100).all() and made.name == "edited-darker"
+    assert editor.condition.image.shape == (1, 3, 16, 16)  # padded to a square, without padding in the answer
+    assert editor.condition.features.tokens.shape == (1, 16, 32)
+    (older,) = answer(replace(call, media=0), Workspace(media=media))
+    assert older.data.shape == (16, 16, 3) and (older.data == 20).all()
+    (new,) = answer(call, Workspace())
+    assert (new.data == 255).all() and new.data.shape == (16, 16, 3) and editor.condition.features is None
 
 
 TINY_DECODER = {"name": "two_way", "dim": 16, "depth": 1, "num_heads": 2, "steps": 1}

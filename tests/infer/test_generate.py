@@ -141,3 +141,18 @@ def test_a_model_without_backbone_says_so(nodes, processor):
     model = compose(encoders=nodes["encoders"])
     with pytest.raises(UserError, match="no backbone"):
         generate(model, processor, [])
+
+
+def test_an_answer_that_wants_too_many_outputs_says_so(talker, processor, make_sample, monkeypatch):
+    opener, word = processor.encoder.ids("<img>")[0], processor.encoder.ids("a")[0]
+
+    def unembed(states, rows=None):
+        logits = torch.zeros(len(states), talker.backbone.vocab_size)
+        logits[0, opener], logits[:, word] = 2.0, 1.0
+        return logits
+
+    monkeypatch.setattr(talker.backbone, "unembed", unembed)
+    made = generate(talker, processor, prompts(make_sample)[:2], max_new_tokens=5, max_outputs=2)
+    assert [len(one.predictions.get("image", ())) for one in made] == [2, 0]
+    assert [one.wanted_more for one in made] == [True, False]
+    assert not generate(talker, processor, prompts(make_sample)[:1], max_new_tokens=5)[0].wanted_more

@@ -3,7 +3,7 @@
 import inspect
 
 from mmunify.recipe import checks
-from mmunify.recipe.fields import ModelNodes, RecipeFields, Stage, Tokens
+from mmunify.recipe.fields import Cache, ModelNodes, RecipeFields, Stage, Tokens
 from tests.conftest import TINY_CLIP
 
 BACKBONE = {"name": "huggingface", "path": "some/hub-id"}
@@ -89,6 +89,31 @@ def test_stages():
     assert found[7].startswith("stages.3.data.1: needs a name")
 
 
+def test_stages_have_one_length_and_weights_that_make_sense():
+    stage = lambda **options: Stage(**{"name": "a", "learns": ["*"], "data": [{"name": "digit_world"}], **options})  # noqa: E731
+    assert checks.stage_faults([stage(epochs=0.5), stage(name="b", tokens=1000)]) == []
+    found = texts(checks.stage_faults([stage(), stage(name="b", steps=2, tokens=9)]))
+    assert found == [
+        "stages.0.steps: give exactly one of steps, epochs, tokens; got none",
+        "stages.1.tokens: give exactly one of steps, epochs, tokens; got steps=2 and tokens=9",
+    ]
+    for weight in (-1, float("inf"), float("nan"), "2"):
+        wrong = stage(steps=1, data=[{"name": "digit_world", "weight": weight}])
+        assert texts(checks.stage_faults([wrong])) == [
+            f"stages.0.data.0.weight: must be a number above 0, got {weight!r}"
+        ]
+    sized = [{"name": "digit_world", "batch_size": 4}]
+    assert checks.stage_faults([stage(steps=1, mix="task", data=sized)]) == []
+    assert "needs mix: source or task" in texts(checks.stage_faults([stage(steps=1, data=sized)]))[0]
+
+
+def test_rows_need_a_backbone():
+    stage = Stage(name="a", tokens=10, packing=True, batch_tokens=64)
+    assert checks.row_faults(stage, ModelNodes(backbone={}), "stages.0") == []
+    found = [fault.path for fault in checks.row_faults(stage, ModelNodes(), "stages.0")]
+    assert found == ["stages.0.packing", "stages.0.batch_tokens", "stages.0.tokens"]
+
+
 def test_experts_answer_their_task():
     assert checks.expert_faults({"segment": {"name": "region_segmentation"}}) == []
     wrong = checks.expert_faults({"edit": {"name": "region_segmentation"}, "remove": {"name": "inpaint_removl"}})
@@ -137,3 +162,24 @@ def test_unknown_trainer_keys():
     assert [str(fault) for fault in checks.trainer_faults({"devcies": 2})] == [
         "trainer.devcies: lightning.Trainer takes no devcies; did you mean devices?"
     ]
+
+
+def test_a_cache_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    assert checks.cache_faults(Cache()) == checks.cache_faults(Cache(path=str(tmp_path / "new/deep"))) == []
+    (tmp_path / "file").touch()
+    (fault,) = checks.cache_faults(Cache(path=str(tmp_path / "file/cache")))
+    assert fault.path == "cache.path" and f"{tmp_path / 'file'} is no folder; choose another" in fault.message
+    monkeypatch.setattr("os.access", lambda *_: False)
+    (fault,) = checks.cache_faults(Cache(path=str(tmp_path)))
+    assert "may not be written" in fault.message
+
+
+def test_an_encoder_that_reads_another_is_told_its_width():
+    region = {"name": "region", "dim": 8}
+    adapters = {"image": {"name": "linear"}, "region": {"name": "linear"}}
+    told = ModelNodes(
+        encoders={"region": {**region, "from": "image"}, "image": CLIP}, adapters=adapters, backbone=BACKBONE
+    )
+    assert checks.model_faults(told) == []
+    alone = ModelNodes(encoders={"region": region, "image": CLIP}, adapters=adapters, backbone=BACKBONE)
+    assert [fault.path for fault in checks.model_faults(alone)] == ["model.encoders.region.in_dim"]

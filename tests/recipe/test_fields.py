@@ -45,7 +45,6 @@ def test_wrong_types_say_what_is_wanted():
 def test_required_keys_and_ranges():
     assert messages({"stages": [{"learns": [], "batch_size": 0}, 7]}) == [
         "stages.0.name: required and not given; wants str",
-        "stages.0.steps: required and not given; wants int",
         "stages.0.batch_size: must be above 0, got 0",
         f"stages.1: wants keys {', '.join(Stage.__dataclass_fields__)}; got 7",
     ]
@@ -72,7 +71,7 @@ def test_what_is_wrong_takes_its_default_so_that_a_recipe_is_still_made():
     assert len(faults) == 3
     head = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RecipeFields), clean))
     assert head.seed == 0
-    assert (head.stages[0].name, head.stages[0].steps) == ("", 1)
+    assert (head.stages[0].name, head.stages[0].steps) == ("", 0)
 
 
 def test_the_classes_are_omegaconf_schemas():

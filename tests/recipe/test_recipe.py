@@ -180,7 +180,8 @@ def test_a_tree_from_elsewhere_may_not_import(tree):
 def test_a_recipe_can_be_written_in_python(tree):
     recipe = Recipe.from_dict({"model": tree["model"]})
     recipe.stages = [Stage(name="a", steps=0, learns=["*"], data=[{"name": "digit_world"}])]
-    assert [str(fault) for fault in recipe.check()] == ["stages.0.steps: must be above 0, got 0"]
+    wanted = ["stages.0.steps: give exactly one of steps, epochs, tokens; got none"]
+    assert [str(fault) for fault in recipe.check()] == wanted
 
 
 def test_experts_are_built_by_task(recipe_file):

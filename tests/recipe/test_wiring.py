@@ -94,3 +94,9 @@ def test_kinds_of_media():
     )
     assert media_kinds(model) == ("image", "video", "audio")
     assert media_kinds(ModelNodes(backbone=BACKBONE)) == ("image",)
+
+
+def test_masks_and_boxes_are_kinds_of_outputs_and_no_media():
+    heads = {"seg": {"name": "masks", "kind": "mask"}, "where": {"name": "boxes", "kind": "box"}}
+    model = ModelNodes(encoders={"image": {"name": "clip"}}, heads=heads, backbone={"name": "huggingface"})
+    assert media_kinds(model) == ("image",) and wiring_faults(model) == []
