@@ -40,11 +40,12 @@ _HOMES = {
         "Turn",
     ),
 }
-_MODULES = ("errors", "evaluate", "tokens", "train")  # `evaluate` and `train` are called as functions
+_MODULES = ("ablate", "errors", "evaluate", "tokens", "train")  # `ablate`, `evaluate`, `train` are called too
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
     from mmunify import errors, tokens
+    from mmunify.ablate.run import ablate
     from mmunify.checkpoint import Bundle, load_bundle
     from mmunify.composer import compose
     from mmunify.evaluate.run import evaluate
@@ -94,6 +95,7 @@ __all__ = [
     "TokenRegistry",
     "Turn",
     "UnifiedModel",
+    "ablate",
     "compose",
     "errors",
     "evaluate",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmunify import __version__
-from mmunify.commands import catalogue, check, export, train, use
+from mmunify.commands import ablate, cache, catalogue, check, convert, export, gather, train, use
 from mmunify.errors import MissingExtraError, MMUnifyError, UserError
 
 app = typer.Typer(
@@ -22,12 +22,16 @@ app = typer.Typer(
 app.command("demo")(use.demo)
 app.command("train")(train.train)
 app.command("check")(check.check)
+app.command("cache")(cache.cache)
 app.command("list")(catalogue.list_names)
 app.command("show")(catalogue.show)
 app.command("cp")(catalogue.copy)
 app.command("run")(use.run)
 app.command("eval")(use.evaluate)
+app.command("ablate")(ablate.ablate)
 app.command("export")(export.export)
+app.command("convert")(convert.convert)
+app.command("gather")(gather.gather)
 
 
 def _print_version(wanted: bool | None) -> None:

@@ -286,7 +286,7 @@ def _origin(thing: Any) -> str:
 _WIRING = ("kind", "from", "share")
 
 ENCODERS = Registry("encoder", "mmunify.encoders", "mmunify.encoders", "mmunify.parts:Encoder", _WIRING)
-ADAPTERS = Registry("adapter", "mmunify.adapters", "mmunify.adapters", "mmunify.parts:Adapter", _WIRING)
+ADAPTERS = Registry("adapter", "mmunify.adapters", "mmunify.adapters", "mmunify.parts:Adapter", (*_WIRING, "bare"))
 BACKBONES = Registry("backbone", "mmunify.backbones", "mmunify.backbones", "mmunify.parts:Backbone")
 TUNERS = Registry("tuner", "mmunify.experts.low_rank", "mmunify.tuners", "mmunify.parts:Tuner", ("on",))
 HEADS = Registry("head", "mmunify.heads", "mmunify.heads", "mmunify.parts:Head", _WIRING)

@@ -11,8 +11,6 @@ A bundle is written aside and then renamed. It never holds code and never a pick
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +31,7 @@ from mmunify.checkpoint.external import (
     with_absolute_paths,
     with_inside_paths,
 )
+from mmunify.checkpoint.swap import aside, put_in_place, recover, remove
 from mmunify.data.processor import Processor
 from mmunify.errors import CheckpointError
 from mmunify.layers.weights import read_weights
@@ -77,16 +76,10 @@ class Bundle:
             The folder.
         """
         target = Path(folder).expanduser().absolute()
-        aside, before = _aside(target), _before(target)
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        self._write(aside, full)
-        _recover(target)
-        shutil.rmtree(before, ignore_errors=True)
-        if target.exists():
-            os.rename(target, before)
-        os.rename(aside, target)
-        shutil.rmtree(before, ignore_errors=True)
+        remove(aside(target))
+        aside(target).mkdir(parents=True)
+        self._write(aside(target), full)
+        put_in_place(target)
         return target
 
     def _write(self, folder: Path, full: bool) -> None:
@@ -194,22 +187,8 @@ def _reshaped(kept: Mapping[str, list[int]], wanted: Mapping[str, list[int]]) ->
 # ------------------------------------------------------------------------------------------- files
 
 
-def _aside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.new")
-
-
-def _before(target: Path) -> Path:
-    return target.with_name(f".{target.name}.old")
-
-
-def _recover(target: Path) -> None:
-    """A process killed between two renames left the bundle under its other name."""
-    if not target.exists() and _before(target).exists():
-        os.rename(_before(target), target)
-
-
 def _find(folder: Path) -> Path:
-    _recover(folder)
+    recover(folder)
     if not folder.is_dir():
         raise CheckpointError(f"no bundle at {folder}: there is no such folder")
     run = folder / "run.json"

@@ -13,6 +13,7 @@ def train(
     recipe: RecipeName,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was interrupted.")] = False,
+    stage: Annotated[str | None, typer.Option("--stage", help="Run this stage alone.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; default: runs/<recipe>.")] = None,
 ) -> None:
     """Train a recipe, stage after stage.
@@ -27,6 +28,6 @@ def train(
     loaded.validate()
     for remark in loaded.remarks():
         typer.echo(f"note: {remark}")
-    run_stages(loaded, out=out, resume=resume)
+    run_stages(loaded, out=out, resume=resume, stage=stage)
     if main_process():
         typer.echo(f"done; measure it with: mmunify eval {out or loaded.out or Path('runs') / loaded.name}")

@@ -1,8 +1,6 @@
-"""Callbacks of every stage: the progress bar, resumable checkpoints, the speed, and quiet surroundings."""
+"""Callbacks of every stage: the progress bar, resumable checkpoints, and quiet surroundings."""
 
 import logging
-import os
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from safetensors import SafetensorError
+
+from mmunify.checkpoint.swap import aside, put_in_place, remove
+from mmunify.errors import TrainingError
 
 
 class ProgressCallback(pl.Callback):
@@ -78,34 +80,22 @@ class CheckpointCallback(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time."""
-        if (batch_idx + 1) % self.every == 0:
-            aside = self.path.with_name(self.path.name + ".new")
-            trainer.save_checkpoint(aside)
-            if trainer.is_global_zero:
-                os.replace(aside, self.path)
-            trainer.strategy.barrier("checkpoint")
+        """Save when it is time.
 
-
-class SpeedCallback(pl.Callback):
-    """Logs positions per second of this process (padding not counted) and seconds per step."""
-
-    def __init__(self) -> None:
-        self._start = 0.0
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Start the clock."""
-        self._start = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Log what the step took."""
-        seconds = time.perf_counter() - self._start
-        metrics: Any = pl_module.step_metrics
-        pl_module.log_dict({"tokens_per_second": metrics["tokens"] / seconds, "seconds": seconds}, batch_size=1)
+        Raises:
+            TrainingError: the checkpoint can't be written (a full disk); the one before is as it was.
+        """
+        if (batch_idx + 1) % self.every:
+            return
+        try:
+            trainer.save_checkpoint(aside(self.path))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            remove(aside(self.path))
+            kept = "; the one before is as it was, --resume goes on from it" if self.path.exists() else ""
+            raise TrainingError(f"no checkpoint could be written to {self.path} ({error}){kept}") from error
+        if trainer.is_global_zero:
+            put_in_place(self.path)
+        trainer.strategy.barrier("checkpoint")
 
 
 @contextmanager

@@ -2,13 +2,19 @@
 
 import json
 import os
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from mmunify.checkpoint.swap import recover, remove
 from mmunify.errors import UserError
 
 STATE_FILE = "run.json"
-_FOLDER_VARIABLE = "MMUNIFY_RUN_FOLDER"
+FOLDER_VARIABLE = "MMUNIFY_RUN_FOLDER"
+
+MAX_LISTED = 20
+"""Differences between two recipes that a message lists."""
+_ABSENT = "(absent)"
 
 
 def main_process() -> bool:
@@ -44,13 +50,13 @@ class RunFolder:
             UserError: the folder holds a run and `resume` is off, or a run of another recipe.
         """
         if not main_process():  # the launcher started this process beside the first one, which has chosen
-            out = os.environ.get(_FOLDER_VARIABLE, out)
+            out = os.environ.get(FOLDER_VARIABLE, out)
         path = Path(out) if out is not None else _default_folder(Path("runs") / (name or "run"), resume)
         folder = cls(path.expanduser().absolute(), json.loads(json.dumps(identity)))
         if folder._file.exists():
             folder._take_over(resume)
         if main_process():
-            os.environ[_FOLDER_VARIABLE] = str(folder.path)
+            os.environ[FOLDER_VARIABLE] = str(folder.path)
             folder.path.mkdir(parents=True, exist_ok=True)
             folder._write()
         return folder
@@ -68,25 +74,30 @@ class RunFolder:
         return self.path / stage
 
     def checkpoint(self, stage: str) -> Path:
-        """File of an interrupted stage's state."""
-        return self.path / f"{stage}.ckpt"
+        """An interrupted stage's state: a file, or a folder where several processes each wrote a part."""
+        path = self.path / f"{stage}.ckpt"
+        if main_process():
+            recover(path)
+        return path
 
     def finish(self, stage: str, record: dict[str, Any]) -> None:
         """Note that a stage is done and its bundle written; its checkpoint is no longer needed."""
         self.records[stage] = record
         if main_process():
             self._write()
-            self.checkpoint(stage).unlink(missing_ok=True)
+            remove(self.checkpoint(stage))
 
     def _take_over(self, resume: bool) -> None:
         if main_process() and not resume:
             raise UserError(f"{self.path} already holds a run; go on with it (--resume), or choose another folder")
         state = json.loads(self._file.read_text())
-        different = [key for key in self.identity if self.identity[key] != state["identity"].get(key)]
+        different = differences(state["identity"], self.identity)
         if different and resume:
+            listed = "\n".join(f"  {line}" for line in different[:MAX_LISTED])
+            more = f"\n  and {len(different) - MAX_LISTED} more" if len(different) > MAX_LISTED else ""
             raise UserError(
-                f"the run in {self.path} has another {', '.join(different)} than the recipe, so it can't be resumed; "
-                "start anew in another folder"
+                f"the run in {self.path} was started with another recipe, so it can't be resumed with this one; start "
+                f"anew in another folder, or take these back (then -> now):\n{listed}{more}"
             )
         self.records = state["stages"]
 
@@ -94,6 +105,22 @@ class RunFolder:
         aside = self._file.with_suffix(".new")
         aside.write_text(json.dumps({"identity": self.identity, "stages": self.records}, indent=1))
         os.replace(aside, self._file)
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """What differs between two trees of plain data: "stages.0.steps: 6 -> 7", one line per value."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        pairs = [(str(key), old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in keys]
+    elif isinstance(old, list) and isinstance(new, list):
+        pairs = [(str(i), *pair) for i, pair in enumerate(zip_longest(old, new, fillvalue=_ABSENT))]
+    else:
+        return [] if old == new else [f"{path}: {_shown(old)} -> {_shown(new)}"]
+    return [line for key, a, b in pairs for line in differences(a, b, f"{path}.{key}" if path else key)]
+
+
+def _shown(value: Any) -> str:
+    return str(value) if value is _ABSENT else json.dumps(value)
 
 
 def _default_folder(base: Path, resume: bool) -> Path:

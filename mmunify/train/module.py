@@ -12,17 +12,19 @@ import torch
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
-from mmunify.errors import TrainingError
+from mmunify.errors import CheckpointError, TrainingError
+from mmunify.layers.idle import touch
 from mmunify.layers.modes import set_modes
 from mmunify.recipe import Stage
+from mmunify.train.average import Average
+from mmunify.train.fsdp2 import Fsdp2Strategy
+from mmunify.train.layers import LayerOptions
 from mmunify.train.loader import Window, WindowLoader
-from mmunify.train.optim import build_adamw, parameter_groups, rate_factor, set_rates
+from mmunify.train.optim import build_adamw, build_adamw_8bit, parameter_groups, rate_factor, set_rates
+from mmunify.train.ranks import exchange, num_ranks, whole
 from mmunify.types import Batch, StepReport
 
 MakeLoader = Callable[[int, int, bool], WindowLoader]
-
-MAX_DROPPED = 10
-"""Steps in a row that may be dropped for a loss or a gradient that isn't finite."""
 
 
 @dataclass(slots=True)
@@ -66,33 +68,59 @@ class StageModule(pl.LightningModule):
         make_loader: (rank, number of processes, whether to pin memory) -> the stage's windows.
         seed: of the run.
         first_step: steps of the run before this stage.
+        layers: what is done with transformer layers.
+
+    Attributes:
+        average: running mean of what learns, where the stage has `ema:`.
     """
 
+    average: Average | None
+
     def __init__(
-        self, model: nn.Module, stage: Stage, make_loader: MakeLoader, seed: int = 0, first_step: int = 0
+        self,
+        model: nn.Module,
+        stage: Stage,
+        make_loader: MakeLoader,
+        seed: int = 0,
+        first_step: int = 0,
+        layers: LayerOptions | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold what learns; the rest comes from the recipe and earlier stages
         self.model, self.stage, self.make_loader = model, stage, make_loader
         self.seed, self.first_step = seed, first_step
+        self.layers, self.average, self.is_configured = layers or LayerOptions(), None, False
         self.curve: list[float] = []
         self.num_dropped, self.dropped_in_row = 0, 0
         self.step_metrics: dict[str, float] = {}
 
     # --------------------------------------------------------------------------------------- Lightning's hooks
 
+    def configure_model(self) -> None:
+        """Change the layers, then split the model where the strategy does that; the mean is split likewise."""
+        if self.is_configured:
+            return
+        self.is_configured = True
+        self.layers.apply(self.model)
+        strategy = self.trainer.strategy
+        if isinstance(strategy, Fsdp2Strategy):
+            strategy.shard(self.model, torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None)
+        if self.stage.ema:
+            self.average = Average(self.model, self.stage.ema)
+
     def train_dataloader(self) -> Any:
         """The stage's windows for this process."""
         return self.make_loader(self.global_rank, self.trainer.world_size, self.device.type == "cuda")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over what learns."""
+        """The stage's optimiser over what learns."""
         optim, path = self.stage.optim, f"stages.{self.stage.name}.optim"
         groups = parameter_groups(
             self.model, lr=optim.lr, weight_decay=optim.weight_decay, groups=optim.groups, path=path
         )
-        return build_adamw(groups, optim.betas)
+        build = build_adamw_8bit if optim.name == "adamw_8bit" else build_adamw
+        return build(groups, optim.betas)
 
     def on_fit_start(self) -> None:
         """Frozen dropout and normalisation stay in eval mode."""
@@ -112,6 +140,8 @@ class StageModule(pl.LightningModule):
         if np.isfinite(loss) and np.isfinite(norm):
             optimizer.step()
             self.dropped_in_row = 0
+            if self.average is not None:
+                self.average.update(self.model, batch_idx)
         else:
             self._drop(window, loss, norm, optimizer)
         return torch.tensor(loss)
@@ -125,13 +155,29 @@ class StageModule(pl.LightningModule):
             "curve": list(self.curve),
             "num_dropped": self.num_dropped,
             "dropped_in_row": self.dropped_in_row,
+            "stage": self.stage.name,
+            "samples_per_step": self._samples_per_step,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the loss curve back."""
+        """Take the loss curve back.
+
+        Raises:
+            CheckpointError: a step took another number of samples, so the order of samples would change.
+        """
         saved = checkpoint["mmunify"]
+        if saved["samples_per_step"] != self._samples_per_step:
+            raise CheckpointError(
+                f"the checkpoint of stage {self.stage.name!r} was written with {saved['samples_per_step']} samples per "
+                f"step, this run has {self._samples_per_step} ({num_ranks()} processes); keep batch_size * accumulate "
+                "* processes as it was"
+            )
         self.curve = list(saved["curve"])
         self.num_dropped, self.dropped_in_row = saved["num_dropped"], saved["dropped_in_row"]
+
+    @property
+    def _samples_per_step(self) -> int:
+        return self.stage.batch_size * self.stage.accumulate * num_ranks()
 
     # --------------------------------------------------------------------------------------- one step
 
@@ -147,14 +193,14 @@ class StageModule(pl.LightningModule):
         if len(batches) == 1:
             report = self.model(batches[0])
             totals = self._gather([report])
-            self.manual_backward(self._share(report, totals, 1))
+            self.manual_backward(self._share(report, totals, 1, batches[0]))
             return totals
         counted = self._gather([self._count(batch) for batch in batches])
         reports = []
         for place, batch in enumerate(batches):
             report = self.model(batch)
             with self._sync(place == len(batches) - 1):
-                self.manual_backward(self._share(report, counted, len(batches)))
+                self.manual_backward(self._share(report, counted, len(batches), batch))
             reports.append(replace(report, losses={k: v.detach() for k, v in report.losses.items()}, outputs={}))
         return self._gather(reports)
 
@@ -162,19 +208,20 @@ class StageModule(pl.LightningModule):
         with torch.no_grad():
             return self.model(batch)
 
-    def _share(self, report: StepReport, totals: StepTotals, num_batches: int) -> Tensor:
-        """This batch's part of the window's loss, on this rank."""
+    def _share(self, report: StepReport, totals: StepTotals, num_batches: int, batch: Batch) -> Tensor:
+        """This batch's part of the window's loss, on this rank; encoders without items add a gradient of zero."""
         scales = {name: self.trainer.world_size / max(1.0, count) for name, count in totals.counts.items()}
         terms = [report.weights[name] * scales[name] * loss for name, loss in report.losses.items()]
         terms += [value / num_batches for value in report.aux.values()]
         if not terms:
             raise TrainingError(f"stage {self.stage.name!r}: the model reports no loss; give a head a weight")
-        return sum(terms)  # type: ignore[return-value]
+        encoders = getattr(self.model, "encoders", nn.ModuleDict())
+        return touch(sum(terms), [encoder for node, encoder in encoders.items() if node not in batch.media])  # type: ignore[arg-type]
 
     def _gather(self, reports: list[StepReport]) -> StepTotals:
         """Sums and counts over the reports of all ranks."""
         totals = StepTotals()
-        for entries in _exchange([_entries(report) for report in reports], self.trainer.world_size):
+        for entries in exchange([_entries(report) for report in reports]):
             for entry in entries:
                 totals.add(*entry)
         return totals
@@ -190,7 +237,7 @@ class StageModule(pl.LightningModule):
     def _clip(self, optimizer: Any) -> float:
         """Norm of the gradient over all that learns; clipped when the stage says so."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        return float(nn.utils.clip_grad_norm_(parameters, self.stage.clip or float("inf")))
+        return float(whole(nn.utils.clip_grad_norm_(parameters, self.stage.clip or float("inf"))))
 
     def _drop(self, window: Window, loss: float, norm: float, optimizer: Any) -> None:
         """Leave a step out; give up after too many in a row.
@@ -201,12 +248,13 @@ class StageModule(pl.LightningModule):
         optimizer.zero_grad()
         self.num_dropped += 1
         self.dropped_in_row += 1
-        if self.dropped_in_row < MAX_DROPPED:
+        if self.dropped_in_row < self.stage.max_dropped:
             return
-        ids = [name for part in _exchange([window.sample_ids], self.trainer.world_size) for name in part]
+        ids = [name for part in exchange([window.sample_ids]) for name in part]
         raise TrainingError(
-            f"stage {self.stage.name!r}: {MAX_DROPPED} steps in a row without a finite loss and gradient (last loss "
-            f"{loss}, gradient norm {norm}); samples of the last step: {', '.join(ids)}. Lower optim.lr or check them"
+            f"stage {self.stage.name!r}: {self.dropped_in_row} steps in a row without a finite loss and gradient (last "
+            f"loss {loss}, gradient norm {norm}); samples of the last step: {', '.join(ids)}. Lower optim.lr or check "
+            "them"
         )
 
     # --------------------------------------------------------------------------------------- telemetry
@@ -220,13 +268,24 @@ class StageModule(pl.LightningModule):
         self.step_metrics = {
             "loss": loss,
             **{f"loss/{name}": mean for name, mean in totals.means().items()},
+            **self._task_losses(window, loss),
             "lr": self.stage.optim.lr * factor,
+            **{f"lr/{g['match']}": g["lr"] * factor for g in self.stage.optim.groups if g.get("lr")},
             "grad_norm": norm,
             "tokens": float(valid),
             "padding": 1 - valid / places if places else 0.0,
         }
         self.log_dict(self.step_metrics, batch_size=window.batches[0].batch_size)
         return loss
+
+    def _task_losses(self, window: Window, loss: float) -> dict[str, float]:
+        """The loss under its task's name, where all samples of the step have the same task."""
+        tasks = {int(task) for found in exchange([_tasks(window)]) for task in found}
+        registry = getattr(self.model, "tokens", None)
+        if len(tasks) != 1 or registry is None:
+            return {}
+        names = ("none", *registry.task_names)
+        return {f"loss/task/{names[tasks.pop()]}": loss}
 
     def _named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.model.named_parameters(remove_duplicate=False)
@@ -247,10 +306,6 @@ def _entries(report: StepReport) -> list[tuple[str, float, float, float]]:
     return losses + [(f"aux/{name}", float(x.detach()), 1.0, 1.0) for name, x in report.aux.items()]
 
 
-def _exchange(items: list[Any], world: int) -> list[Any]:
-    """The items of all ranks, in the order of the ranks."""
-    if world == 1:
-        return items
-    gathered: list[Any] = [None] * world
-    torch.distributed.all_gather_object(gathered, items)
-    return [item for part in gathered for item in part]
+def _tasks(window: Window) -> list[int]:
+    """Task indices that occur in a window."""
+    return sorted({int(task) for batch in window.batches for task in batch.task.unique()})

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mmunify.errors import RecipeError
+from mmunify.extras import require
 from mmunify.faults import Fault
 from mmunify.train.learns import parameter_names
 
@@ -57,6 +58,16 @@ def parameter_groups(
 def build_adamw(groups: list[dict[str, Any]], betas: Sequence[float] = (0.9, 0.999)) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2019) over parameter groups; one fused kernel where all tensors allow it."""
     return torch.optim.AdamW(groups, betas=(betas[0], betas[1]))
+
+
+def build_adamw_8bit(groups: list[dict[str, Any]], betas: Sequence[float] = (0.9, 0.999)) -> torch.optim.Optimizer:
+    """AdamW whose states take a byte each (Dettmers et al., arXiv 2110.02861), by bitsandbytes.
+
+    Raises:
+        MissingExtraError: bitsandbytes is absent.
+    """
+    bitsandbytes: Any = require("bitsandbytes", "optim.name: adamw_8bit")
+    return bitsandbytes.optim.AdamW8bit(groups, betas=(betas[0], betas[1]))
 
 
 def rate_factor(step: int, steps: int, *, warmup: float = 0.0, schedule: str = "cosine", floor: float = 0.0) -> float:

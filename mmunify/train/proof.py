@@ -9,8 +9,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from mmunify.checkpoint.shards import local_rows
 from mmunify.errors import TrainingError
 from mmunify.train.learns import clean_name, parameter_names, part_of
+from mmunify.train.ranks import exchange
 
 NUM_STEPS = 20
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -102,11 +104,13 @@ class ProofCallback(pl.Callback):
 
     def _conclude(self) -> None:
         proof = self.proof
-        proof.idle = list(self._waiting)
         now = checksums(learning_parameters(self.model))
-        for name, before in self._learning.items():
-            part = part_of(name)
-            proof.changed[part] = proof.changed.get(part, False) or now[name] != before
+        changed = {part_of(name) for name, before in self._learning.items() if now[name] != before}
+        # Where ranks hold rows of a tensor, a gradient may be in the rows of another one.
+        seen = exchange([(set(self._waiting), changed)])
+        proof.idle = [name for name in self._waiting if all(name in waiting for waiting, _ in seen)]
+        parts = {part_of(name) for name in self._learning}
+        proof.changed = {part: any(part in found for _, found in seen) for part in sorted(parts)}
         self._raise_for_idle([name for name in proof.idle if not _matches(name, self.allow_idle)])
         still = [part for part, changed in proof.changed.items() if not changed and not self._may_idle(part)]
         if still:
@@ -154,18 +158,21 @@ def frozen_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def checksums(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
-    """Sum of the bit patterns of every tensor, modulo 2**64: cheap, and on the tensor's own device."""
+    """Sum of the bit patterns of every tensor's rows on this rank, modulo 2**64: cheap, and on its own device."""
     return {name: int(_words(tensor).sum(dtype=torch.int64)) for name, tensor in tensors}
 
 
 def _words(tensor: Tensor) -> Tensor:
-    data = tensor.detach().contiguous()
+    data = local_rows(tensor.detach()).contiguous()
     data = torch.view_as_real(data) if data.is_complex() else data
     return data.view(_WORDS[data.element_size()])
 
 
 def _has_gradient(parameter: nn.Parameter) -> bool:
-    return parameter.grad is not None and bool((parameter.grad != 0).any()) and bool(parameter.grad.isfinite().all())
+    if parameter.grad is None:
+        return False
+    rows = local_rows(parameter.grad)
+    return bool((rows != 0).any()) and bool(rows.isfinite().all())
 
 
 def _matches(name: str, globs: Sequence[str]) -> bool:

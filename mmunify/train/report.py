@@ -65,6 +65,9 @@ def write_report(folder: Path, recipe: Mapping[str, Any], records: Mapping[str, 
     lines = ["# Training report", "", *_stage_overview(records)]
     for name, record in records.items():
         lines += ["", f"## Stage {name}", "", *_learns_lines(record), "", *_proof_lines(record["proof"])]
+        lines += _sample_lines(record.get("bad_samples", {}))
+        if (folder / f"{name}_gates.png").exists():
+            lines += ["", f"![Mean gate weights of stage {name}: experts by tasks]({name}_gates.png)"]
     listed = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
     lines += ["", "## Versions", "", f"{listed}; {facts['machine']}"]
     lines += ["", "## Recipe", "", "```yaml", OmegaConf.to_yaml(OmegaConf.create(dict(recipe))).rstrip(), "```", ""]
@@ -90,6 +93,14 @@ def _learns_lines(record: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {row['part']} | {row['trained']:,} | {frozen:,} | {row['num_tensors']} |")
     last = ", ".join(f"{name} {value:.4g}" for name, value in record["last_metrics"].items())
     return [*lines, "", f"Last step: {last}"]
+
+
+def _sample_lines(bad: Mapping[str, Any]) -> list[str]:
+    if not bad:
+        return []
+    share = bad["num_bad"] / max(1, bad["num_read"])
+    listed = [f"- {sample['id']}: {sample['reason']}" for sample in bad["listed"]]
+    return ["", f"Samples: {bad['num_read']:,} read, {bad['num_bad']:,} left out ({share:.2%}).", *listed]
 
 
 def _proof_lines(proof: Mapping[str, Any]) -> list[str]:

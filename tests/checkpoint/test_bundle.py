@@ -82,7 +82,7 @@ def test_a_process_killed_while_saving_leaves_the_previous_bundle(bundle, tmp_pa
             raise KeyError("killed")
         source.rename(target)
 
-    monkeypatch.setattr("mmunify.checkpoint.bundle.os.rename", rename)
+    monkeypatch.setattr("mmunify.checkpoint.swap.os.replace", rename)
     with torch.no_grad():
         bundle.model.state_dict()["adapters.image.layers.0.weight"].zero_()
     with pytest.raises(KeyError, match="killed"):

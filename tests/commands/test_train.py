@@ -25,7 +25,7 @@ def test_recipe_overrides_and_options_arrive(tmp_path, llama_folder, calls):
     [(recipe, options)] = calls
     assert recipe.model.adapters["image"] == {"name": "linear"}
     assert recipe.stages[1].steps == 3
-    assert options == {"out": tmp_path / "run", "resume": True}
+    assert options == {"out": tmp_path / "run", "resume": True, "stage": None}
     assert "note: model.adapters.image: dropped depth=2" in done.output
     assert f"mmunify eval {tmp_path / 'run'}" in done.output
 
@@ -33,7 +33,7 @@ def test_recipe_overrides_and_options_arrive(tmp_path, llama_folder, calls):
 def test_the_folder_of_the_run(tmp_path, llama_folder, calls):
     file = write(tmp_path / "small.yaml", recipe_tree(llama_folder))
     done = CliRunner().invoke(app, ["train", str(file)])
-    assert calls[0][1] == {"out": None, "resume": False}
+    assert calls[0][1] == {"out": None, "resume": False, "stage": None}
     assert f"mmunify eval {Path('runs/small')}" in done.output
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from mmunify.errors import UserError
-from mmunify.train.folder import RunFolder
+from mmunify.train.folder import RunFolder, differences
 
 IDENTITY = {"seed": 0, "stages": [{"name": "a", "betas": (0.9, 0.99)}]}
 
@@ -34,8 +34,21 @@ def test_a_run_is_not_overwritten(tmp_path):
 
 def test_another_recipe_is_not_resumed(tmp_path):
     open_folder(tmp_path / "run")
-    with pytest.raises(UserError, match="has another seed than the recipe"):
+    with pytest.raises(UserError, match=r"(?s)started with another recipe.*  seed: 0 -> 1"):
         open_folder(tmp_path / "run", resume=True, seed=1)
+
+
+def test_all_differences_are_listed(tmp_path):
+    open_folder(tmp_path / "run")
+    stages = [{"name": "a", "betas": (0.9, 0.95), "new": None}, {"name": "b"}]
+    with pytest.raises(UserError) as caught:
+        open_folder(tmp_path / "run", resume=True, stages=stages)
+    assert str(caught.value).splitlines()[1:] == [
+        "  stages.0.betas.1: 0.99 -> 0.95",
+        "  stages.0.new: (absent) -> null",
+        '  stages.1: (absent) -> {"name": "b"}',
+    ]
+    assert len(differences(dict.fromkeys(range(30), 0), dict.fromkeys(range(30), 1))) == 30
 
 
 def test_default_folders_are_numbered(tmp_path, monkeypatch):

@@ -1,10 +1,13 @@
 import math
+import sys
+import types
 
 import pytest
+import torch
 
-from mmunify.errors import RecipeError
+from mmunify.errors import MissingExtraError, RecipeError
 from mmunify.train.learns import apply_learns
-from mmunify.train.optim import build_adamw, parameter_groups, rate_factor, set_rates
+from mmunify.train.optim import build_adamw, build_adamw_8bit, parameter_groups, rate_factor, set_rates
 from tests.train.worlds import ToyModel
 
 
@@ -66,3 +69,14 @@ def test_set_rates_keeps_the_ratio_of_groups():
     set_rates(optimizer, 0.25)
     assert {group["lr"] for group in optimizer.param_groups} == {2.5e-4, 2.5e-5}
     assert optimizer.param_groups[0]["betas"] == (0.8, 0.99)
+
+
+def test_eight_bits_need_bitsandbytes(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(MissingExtraError, match="optim.name: adamw_8bit needs the package 'bitsandbytes'"):
+        build_adamw_8bit([])
+    made = types.ModuleType("bitsandbytes")
+    made.optim = types.SimpleNamespace(AdamW8bit=lambda groups, betas: torch.optim.AdamW(groups, betas=betas))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", made)
+    groups = [{"params": [torch.zeros(1, requires_grad=True)]}]
+    assert build_adamw_8bit(groups, [0.5, 0.6]).defaults["betas"] == (0.5, 0.6)

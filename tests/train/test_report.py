@@ -22,6 +22,11 @@ RECORD = {
         "num_frozen": 81,
         "moved": [],
     },
+    "bad_samples": {
+        "num_read": 2000,
+        "num_bad": 3,
+        "listed": [{"number": 7, "id": "cat", "reason": "picture cat.png is empty (0 bytes)"}],
+    },
 }
 
 
@@ -32,7 +37,15 @@ def test_report_says_what_happened(tmp_path):
     assert "| adapters.image | 1,500 | 500 | 4 |" in text
     assert "over 20 steps: 4 learning tensors, 3 of them" in text
     assert "allowed idle: adapters.image.gate; changed parts: adapters.image; 81 frozen tensors, 0 of them" in text
+    assert "Samples: 2,000 read, 3 left out (0.15%).\n- cat: picture cat.png is empty (0 bytes)\n" in text
     assert "name: perceive" in text and f"torch {versions()['torch']}" in text
+
+
+def test_the_picture_of_the_gates_is_in_the_report(tmp_path):
+    (tmp_path / "mix_gates.png").touch()
+    text = write_report(tmp_path, {}, {"perceive": RECORD, "mix": RECORD}).read_text()
+    assert text.count("![") == 1
+    assert "![Mean gate weights of stage mix: experts by tasks](mix_gates.png)" in text
 
 
 def test_the_same_as_json(tmp_path):

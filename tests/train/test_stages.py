@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -117,8 +118,58 @@ def test_a_damaged_checkpoint_is_named(llama_folder, tmp_path):
     with pytest.raises(KeyError):
         train(recipe, tmp_path / "run", progress=False, save_every=2, callbacks=[Stop()])
     (tmp_path / "run" / "perceive.ckpt").write_bytes(b"half a fi")
-    with pytest.raises(CheckpointError, match="perceive.ckpt is truncated; delete it"):
+    with pytest.raises(
+        CheckpointError, match="perceive.ckpt is truncated; bring the file back, or delete perceive.ckpt"
+    ):
         train(recipe, tmp_path / "run", resume=True, progress=False)
+
+
+def test_one_stage_alone(run, llama_folder, tmp_path):
+    recipe, folder, _, whole = run
+    with pytest.raises(UserError, match=r"no stage named 'mixx'; did you mean 'mix'"):
+        train(recipe, tmp_path / "a", stage="mixx", progress=False)
+    with pytest.raises(UserError, match=r"'mix' starts from what 'perceive' leaves.*say stages.mix.start=BUNDLE"):
+        train(recipe, tmp_path / "a", stage="mix", progress=False)
+    with pytest.raises(UserError, match="stage 'mix' is finished in .*choose another folder"):
+        train(recipe, folder, stage="mix", progress=False)
+    shutil.copytree(folder / "perceive", tmp_path / "b" / "perceive")
+    state = json.loads((folder / "run.json").read_text())
+    del state["stages"]["mix"]
+    (tmp_path / "b" / "run.json").write_text(json.dumps(state))
+    bundle = train(recipe, tmp_path / "b", stage="mix", progress=False)
+    assert changed(tensors(whole.model), tensors(bundle.model)) == set()
+    recipe = small_recipe(llama_folder)
+    recipe.stages[1].start = str(folder / "perceive")
+    bundle = train(recipe, tmp_path / "c", stage="mix", progress=False)
+    assert changed(tensors(whole.model), tensors(bundle.model)) == set()
+
+
+def test_a_stage_leaves_its_mean_and_layers_get_their_forward_back(llama_folder, tmp_path):
+    recipe = small_recipe(llama_folder, trainer={"accelerator": "cpu", "recompute": True})
+    recipe.stages = recipe.stages[1:]
+    recipe.stages[0].ema = 0.5
+    means, last = {}, {}
+
+    class Keep(Callback):
+        def on_train_end(self, trainer, pl_module):
+            means.update({k.replace("/", "."): v.clone() for k, v in pl_module.average.means.items()})
+            last.update(tensors(pl_module.model))
+
+    bundle = train(recipe, tmp_path / "run", progress=False, callbacks=[Keep()])
+    assert changed(last, tensors(bundle.model)) == set(means) == set(bundle.learned)
+    assert all(torch.equal(load_bundle(tmp_path / "run").model.state_dict()[name], means[name]) for name in means)
+    assert not any("forward" in vars(module) for module in bundle.model.modules())
+
+
+def test_another_number_of_samples_per_step_is_refused(llama_folder, tmp_path):
+    recipe = small_recipe(llama_folder)
+    with pytest.raises(KeyError):
+        train(recipe, tmp_path / "run", progress=False, save_every=2, callbacks=[Stop()])
+    recipe.stages[0].batch_size = 3
+    with pytest.raises(CheckpointError, match=r"'perceive' was written with 2 samples per step, this run has 3"):
+        train(recipe, tmp_path / "run", resume=True, progress=False)
+    recipe.stages[0].batch_size, recipe.stages[0].accumulate = 1, 2
+    train(recipe, tmp_path / "run", resume=True, progress=False)
 
 
 class Stop(Callback):

@@ -1,0 +1,108 @@
+"""Runs in processes of their own, as users start them: `python -m tests.equalities.runs SPEC.json`.
+
+A spec is `{"llama": folder, "runs": [{"out": folder, ...}]}`; all runs of a spec share their processes, since starting
+one takes seconds.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback
+
+import mmunify.train.module
+from mmunify.train.folder import FOLDER_VARIABLE, main_process
+from mmunify.train.stages import train
+from tests.train.small import small_recipe
+
+ROOT = Path(__file__).parents[2]
+MOE = {"name": "lora_moe", "match": "*.mlp.*_proj", "rank": 2, "num_experts": 2, "balance": "cv_squared"}
+LORA = {"name": "lora", "match": "*.mlp.*_proj", "rank": 2}
+
+
+class Diary(Callback):
+    """Writes down what every step did, so that nothing is lost when the process is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "diary.jsonl"
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.is_global_zero:
+            loss = float(pl_module.step_metrics["loss"]).hex()
+            line = {"step": f"{pl_module.stage.name} {batch_idx}", "loss": loss, "samples": batch.sample_ids}
+            with self.file.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def on_train_end(self, trainer, pl_module):
+        if trainer.world_size == 1:
+            torch.save(pl_module.optimizers().state_dict(), self.file.parent / f"{pl_module.stage.name}.optimiser")
+
+
+class Kill(Callback):
+    """Kills its process in the middle of a step."""
+
+    def __init__(self, rank: int, stage: str, step: int) -> None:
+        self.where = (rank, stage, step)
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if self.where == (trainer.global_rank, pl_module.stage.name, len(pl_module.curve) - 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(llama: str, out: str, processes: int = 1, sgd: bool = False, **options) -> None:
+    """Train the small recipe; options: tuner, dropout, accumulate, workers, kill, resume, ema, trainer, steps, lr."""
+    build = mmunify.train.module.build_adamw
+    trainer = {"accelerator": "cpu", "devices": processes, **options.get("trainer", {})}
+    recipe = small_recipe(llama, trainer=trainer)
+    recipe.model.tuners = [{**options.get("tuner", LORA), "dropout": options.get("dropout", 0.0)}]
+    for stage in recipe.stages:
+        stage.accumulate, stage.num_workers = options.get("accumulate", 1), options.get("workers", 0)
+        stage.batch_size, stage.steps = 8 // processes // stage.accumulate, options.get("steps", 3)
+        stage.clip, stage.ema, stage.optim.lr = 0.0, options.get("ema", 0.0), options.get("lr", 0.1)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    callbacks = [Diary(Path(out)), *([Kill(*options["kill"])] if options.get("kill") else [])]
+    if not main_process():
+        os.environ[FOLDER_VARIABLE] = out
+    mmunify.train.module.build_adamw = (lambda groups, betas: torch.optim.SGD(groups)) if sgd else build
+    try:
+        bundle = train(
+            recipe, out, callbacks=callbacks, progress=False, save_every=2, resume=options.get("resume", False)
+        )
+    finally:
+        mmunify.train.module.build_adamw = build
+    if main_process():
+        torch.save(bundle.model.state_dict(), Path(out) / "weights.pt")
+
+
+def start(folder: Path, llama: str, *runs: dict, timeout: float = 600) -> subprocess.CompletedProcess:
+    """Run a spec in a process of its own, which launches the others."""
+    spec = folder / "spec.json"
+    spec.write_text(json.dumps({"llama": str(llama), "runs": runs}))
+    return subprocess.run(
+        [sys.executable, "-m", "tests.equalities.runs", str(spec)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def weights(folder: Path) -> dict:
+    return torch.load(folder / "weights.pt", weights_only=True)
+
+
+def diary(folder: Path) -> dict[str, dict]:
+    """What every step did; a step that was done again counts as it was done last."""
+    lines = [json.loads(line) for line in (folder / "diary.jsonl").read_text().splitlines()]
+    return {line["step"]: line for line in lines}
+
+
+if __name__ == "__main__":
+    spec = json.loads(Path(sys.argv[1]).read_text())
+    for each in spec["runs"]:
+        run(spec["llama"], **each)
