@@ -30,9 +30,6 @@ from mmunify.types import Attention, Batch, MediaBatch
 
 Step = Callable[[], torch.Tensor]
 GRID, PATCH = 24, 14
-CHUNK = 256
-"""Supervised positions whose logits are held at once."""
-
 CONTENDERS = ("ours", "theirs")
 
 
@@ -120,7 +117,6 @@ def write_ours(folder: Path) -> None:
     whole = import_model(folder)
     tree = whole.recipe.to_dict()
     tree["model"]["encoders"]["image"]["pooled"] = "cls"
-    tree["model"]["heads"]["text"]["chunk"] = CHUNK
     recipe = Recipe.from_dict(tree)
     model = recipe.build(training=False)
     tensors = whole.model.state_dict()
