@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mmunify.backbones._documents import find_documents, register_kernel
 from mmunify.errors import CheckpointError, UserError
+from mmunify.layers.weights import quiet_loading
 from mmunify.parts import Backbone
 from mmunify.registry import BACKBONES
 from mmunify.types import Attention, Hidden
@@ -255,7 +256,6 @@ def _slides(config: Any) -> bool:
 
 def _load_lm(path: str | None, config: dict | None, dtype: torch.dtype, kernel: str, hub: dict) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.utils import logging
 
     on_meta = torch.get_default_device().type == "meta"
     if config is not None and (path is None or on_meta):
@@ -266,8 +266,7 @@ def _load_lm(path: str | None, config: dict | None, dtype: torch.dtype, kernel: 
         raise UserError(
             "a huggingface backbone needs path: (hub id or folder) or config: {model_type: ...}; got neither"
         )
-    if Path(path).is_dir():  # a bar over a few local shards is noise; downloads keep theirs
-        logging.disable_progress_bar()
+    quiet_loading(path)
     try:
         if on_meta:
             made = AutoConfig.from_pretrained(path, **hub)

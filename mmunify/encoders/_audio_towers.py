@@ -11,7 +11,7 @@ from torch import nn
 
 from mmunify.errors import CheckpointError, UserError
 from mmunify.layers.sounds import SoundPreprocess
-from mmunify.layers.weights import check_weights
+from mmunify.layers.weights import check_weights, quiet_loading
 
 Settings = Mapping[str, Any]
 
@@ -191,6 +191,7 @@ def _from_config(kind: AudioKind, config: Any) -> nn.Module:
 def _load(kind: AudioKind, path: str, config: Any, whole: bool, dtype: str) -> Any:
     if Path(path).is_dir():
         check_weights(path)
+    quiet_loading(path)
     around = whole and bool(kind.whole)
     made = _class(kind.whole if around else kind.tower)
     options: dict[str, Any] = {} if around and kind.section else {"config": config}

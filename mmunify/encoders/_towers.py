@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mmunify.errors import CheckpointError, UserError
-from mmunify.layers.weights import check_weights
+from mmunify.layers.weights import check_weights, quiet_loading
 
 Numbers = tuple[float, ...]
 
@@ -126,6 +126,7 @@ def _read_settings(kind: TowerKind, path: str, revision: str | None) -> dict[str
 def _load_tower(kind: TowerKind, path: str, config: Any, dtype: str, revision: str | None) -> Any:
     if Path(path).is_dir():
         check_weights(path)
+    quiet_loading(path)
     hub: dict[str, Any] = {"revision": revision, "use_safetensors": True, "output_loading_info": True}
     try:
         loaded: Any = _classes(kind)[1].from_pretrained(path, config=config, dtype=getattr(torch, dtype), **hub)

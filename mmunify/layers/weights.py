@@ -52,3 +52,11 @@ def _require_file(file: Path) -> None:
 
 def _unreadable(file: str | Path, error: Exception) -> str:
     return f"{file} is truncated or no safetensors file ({error}); copy or download it again"
+
+
+def quiet_loading(path: str) -> None:
+    """No bar of transformers over the few shards of a local folder; downloads keep theirs."""
+    from transformers.utils import logging
+
+    if Path(path).is_dir():
+        logging.disable_progress_bar()

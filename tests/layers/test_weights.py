@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmunify.errors import CheckpointError
-from mmunify.layers.weights import check_weights, read_weights
+from mmunify.layers.weights import check_weights, quiet_loading, read_weights
 
 
 @pytest.fixture
@@ -43,3 +43,13 @@ def test_a_folder_with_pickles_alone_says_so(tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match="gone/model.safetensors does not exist"):
         read_weights(tmp_path / "gone" / "model.safetensors")
+
+
+def test_local_folders_load_without_bars_and_downloads_with_them(tmp_path):
+    from transformers.utils import logging
+
+    logging.enable_progress_bar()
+    quiet_loading("some/hub-id")
+    assert logging.is_progress_bar_enabled()
+    quiet_loading(str(tmp_path))
+    assert not logging.is_progress_bar_enabled()
