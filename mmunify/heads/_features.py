@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmunify import losses
-from mmunify.errors import RecipeError, UserError
+from mmunify.errors import DataError, RecipeError, UserError
 from mmunify.faults import Fault, unknown
 from mmunify.layers.projector import projector
 from mmunify.parts import Adapter, Context
 from mmunify.registry import ADAPTERS
-from mmunify.types import Features, Layout
+from mmunify.types import Features, Layout, OutputBatch
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -76,6 +76,49 @@ def pool_tokens(features: Features, num_tokens: int, pool: str = "2d") -> Float[
         )
     raster = tokens.transpose(1, 2).unflatten(2, features.grid)
     return F.adaptive_avg_pool2d(raster, side).flatten(2).transpose(1, 2)
+
+
+def wanted_tokens(
+    features: Mapping[str, Features], predicted: Float[Tensor, "K Q E"], node: str, pool: str = "2d"
+) -> Float[Tensor, "K Q E"]:
+    """The target's features, as many as a head predicted.
+
+    Args:
+        features: of the step; the target's stand under "target".
+        predicted: of K items.
+        node: of the head.
+        pool: see `pool_tokens`.
+
+    Raises:
+        DataError: items without a target picture.
+    """
+    target = features.get("target")
+    if target is None and len(predicted):
+        raise DataError(f"{len(predicted)} output items of node {node!r} have no target picture to learn from")
+    return predicted if target is None else pool_tokens(target, predicted.shape[1], pool)
+
+
+def supervised_tokens(
+    features: Mapping[str, Features], outputs: OutputBatch | None, node: str, head: str
+) -> Float[Tensor, "K N E"]:
+    """A tower's tokens, one item per output; all of them where no output says which.
+
+    Args:
+        features: of the step, by encoder node.
+        outputs: of the head that supervises them.
+        node: encoder node of the tower.
+        head: name of the head, for messages.
+
+    Raises:
+        DataError: the node is missing.
+    """
+    if node not in features:
+        known = sorted(features) or "none"
+        raise DataError(f"{head} reads encoder node {node!r}; the batch has {known}")
+    tokens = features[node].tokens
+    pairs = () if outputs is None else outputs.condition
+    items = [pair[1] for pair in pairs if pair is not None and pair[0] == node]
+    return tokens[torch.tensor(items, device=tokens.device)] if items else tokens
 
 
 class Connector(nn.Module):

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmunify.errors import DataError, UserError
+from mmunify.errors import UserError
 from mmunify.heads._features import (
     build_connector,
     connect,
     distance,
     made_width,
     num_made,
-    pool_tokens,
     require_distance,
+    wanted_tokens,
 )
 from mmunify.heads._token_head import closing, last_positions, require_hidden, token_slot
 from mmunify.parts import Head, Slot, Unembed
@@ -85,10 +85,7 @@ class HiddenStateHead(Head):
         condition = Condition(states=predicted)
         if self.loss == "none":
             return HeadOutput(conditions=condition)
-        target = features.get("target")
-        if target is None and len(predicted):
-            raise DataError(f"{len(predicted)} output items of node {self.node!r} have no target picture to learn from")
-        wanted = predicted if target is None else pool_tokens(target, predicted.shape[1])
+        wanted = wanted_tokens(features, predicted, self.node)
         losses = {self.loss: distance(self.loss, predicted, wanted)}
         return HeadOutput(losses=losses, counts={self.loss: predicted.new_tensor(len(predicted))}, conditions=condition)
 

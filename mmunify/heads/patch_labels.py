@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from mmunify import losses
 from mmunify.errors import DataError
+from mmunify.heads._features import supervised_tokens
 from mmunify.parts import Head, Unembed
 from mmunify.registry import HEADS
 from mmunify.types import Batch, Features, HeadOutput, Hidden, OutputBatch, SlotSpec
@@ -67,7 +68,7 @@ class PatchLabelHead(Head):
             DataError: the node is missing, or targets that don't fit the tokens.
         """
         outputs = self.items(batch)
-        tokens = self._tokens(features, outputs)
+        tokens = supervised_tokens(features, outputs, str(self.features), "patch_labels")
         said = dict(zip(self.sizes, self.readout(tokens).split(list(self.sizes.values()), dim=-1), strict=True))
         predictions = _predictions(said)
         target = _target(outputs, tokens)
@@ -90,19 +91,6 @@ class PatchLabelHead(Head):
         wanted = (boxes * self.num_bins).round().long().clamp(0, self.num_bins)
         each = logits.unflatten(-1, (4, self.num_bins + 1)).flatten(0, 1)
         return F.cross_entropy(each, wanted.flatten(), reduction="sum") / 4
-
-    def _tokens(self, features: Mapping[str, Features], outputs: OutputBatch | None) -> Float[Tensor, "K N E"]:
-        """The tower's tokens, one item per output."""
-        if self.features not in features:
-            known = sorted(features) or "none"
-            raise DataError(f"patch_labels reads encoder node {self.features!r}; the batch has {known}")
-        tokens = features[str(self.features)].tokens
-        if outputs is None:
-            return tokens[:0]
-        items = [pair[1] for pair in outputs.condition if pair is not None and pair[0] == self.features]
-        if items:
-            return tokens[torch.tensor(items, device=tokens.device)]
-        return tokens
 
     def _labels(self, name: str, logits: Float[Tensor, "n X"], target: Float[Tensor, "n"]) -> Float[Tensor, ""]:
         """Cross-entropy, summed; the labels come as numbers beside the boxes."""

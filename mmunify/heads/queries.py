@@ -7,15 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmunify.errors import DataError
 from mmunify.heads._features import (
     build_connector,
     connect,
     distance,
     made_width,
     num_made,
-    pool_tokens,
     require_distance,
+    wanted_tokens,
 )
 from mmunify.heads._token_head import closing, read_slots, require_hidden, token_slot
 from mmunify.layers.feature_flow import FeatureFlow
@@ -107,10 +106,7 @@ class QueryHead(Head):
         predicted = connect(self.connector, states)
         if self.loss == "none":
             return HeadOutput(conditions=Condition(states=predicted))
-        target = features.get("target")
-        if target is None and len(predicted):
-            raise DataError(f"{len(predicted)} output items of node {self.node!r} have no target picture to learn from")
-        wanted = predicted if target is None else pool_tokens(target, predicted.shape[1], self.pool)
+        wanted = wanted_tokens(features, predicted, self.node, self.pool)
         loss, predicted = self._compare(predicted, wanted, batch)
         return HeadOutput(
             losses={self.loss: loss},

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmunify.errors import DataError, UserError
+from mmunify.heads._features import supervised_tokens
 from mmunify.parts import Head, Unembed
 from mmunify.registry import HEADS
 from mmunify.types import Batch, Features, HeadOutput, Hidden, OutputBatch, SlotSpec
@@ -52,7 +53,7 @@ class TokenLabelHead(Head):
             DataError: the node is missing, or targets that don't fit the tokens.
         """
         outputs = self.items(batch)
-        tokens = self._tokens(features, outputs)
+        tokens = supervised_tokens(features, outputs, str(self.features), "token_labels")
         said = dict(zip(self.sizes, self.readout(tokens).split(list(self.sizes.values()), dim=-1), strict=True))
         predictions = {name: logits.argmax(dim=-1) for name, logits in said.items()}
         target = self._target(outputs, tokens)
@@ -64,16 +65,6 @@ class TokenLabelHead(Head):
             sums[name] = F.cross_entropy(shown, known, reduction="sum", ignore_index=UNKNOWN)
             counts[name] = (known != UNKNOWN).sum()
         return HeadOutput(losses=sums, counts=counts, predictions=predictions)
-
-    def _tokens(self, features: Mapping[str, Features], outputs: OutputBatch | None) -> Float[Tensor, "K N E"]:
-        """The tower's tokens, one item per output; all of them where no output says which."""
-        if self.features not in features:
-            known = sorted(features) or "none"
-            raise DataError(f"token_labels reads encoder node {self.features!r}; the batch has {known}")
-        tokens = features[str(self.features)].tokens
-        pairs = [] if outputs is None else [pair for pair in outputs.condition if pair is not None]
-        items = [item for node, item in pairs if node == self.features]
-        return tokens[torch.tensor(items, device=tokens.device)] if items else tokens
 
     def _target(self, outputs: OutputBatch | None, tokens: Float[Tensor, "M N E"]) -> Int[Tensor, "K N labels"]:
         """Targets as whole numbers; none for prompts."""

@@ -35,8 +35,8 @@ def build(recipe: Recipe, meta: bool = False) -> UnifiedModel:
         try:
             with torch.device("meta"):
                 return recipe.build()
-        except (NotImplementedError, RuntimeError):
-            return recipe.build()
+        except (NotImplementedError, RuntimeError):  # a fault that has another cause comes again below
+            pass
     return recipe.build()
 
 

@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -20,6 +21,7 @@ from mmunify.paths import resolve_paths
 from mmunify.recipe import Stage
 from mmunify.recipe.merging import DATA_KEYS
 from mmunify.registry import DATASETS
+from mmunify.train.ranks import exchange
 from mmunify.train.window import BatchMaker, Made, Order, Reader, SampleSequence, Window
 from mmunify.types import Batch
 
@@ -188,7 +190,7 @@ class WindowLoader:
     def _window(self, parts: Sequence[Made]) -> Window:
         """One step's batches; ranks share what they have to tell of them."""
         batches = [batch for made in parts for batch in made.batches]
-        shares = _exchange((parts, len(batches)), self.world)
+        shares = exchange([([_told(made) for made in parts], len(batches))])
         whole = [made for told, _ in shares for made in told]
         for made in whole:
             if not made.is_whole:
@@ -217,11 +219,6 @@ class WindowLoader:
         )
 
 
-def _exchange(told: tuple[Sequence[Made], int], world: int) -> list[tuple[list[Made], int]]:
-    """What all ranks tell: their parts of the step without the batches, and how many batches these were."""
-    light = [Made(batches=(), num_good=made.num_good, bad=made.bad, is_whole=made.is_whole) for made in told[0]]
-    if world == 1 or not torch.distributed.is_initialized():
-        return [(light, told[1])]
-    gathered: list[Any] = [None] * world
-    torch.distributed.all_gather_object(gathered, (light, told[1]))
-    return gathered
+def _told(made: Made) -> Made:
+    """What other ranks need to know of a part of the step: all but its batches."""
+    return replace(made, batches=())

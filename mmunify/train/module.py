@@ -13,7 +13,6 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
 from mmunify.errors import CheckpointError, TrainingError
-from mmunify.layers.idle import touch
 from mmunify.layers.modes import set_modes
 from mmunify.recipe import Stage
 from mmunify.train.average import Average
@@ -193,14 +192,14 @@ class StageModule(pl.LightningModule):
         if len(batches) == 1:
             report = self.model(batches[0])
             totals = self._gather([report])
-            self.manual_backward(self._share(report, totals, 1, batches[0]))
+            self.manual_backward(self._share(report, totals, 1))
             return totals
         counted = self._gather([self._count(batch) for batch in batches])
         reports = []
         for place, batch in enumerate(batches):
             report = self.model(batch)
             with self._sync(place == len(batches) - 1):
-                self.manual_backward(self._share(report, counted, len(batches), batch))
+                self.manual_backward(self._share(report, counted, len(batches)))
             reports.append(replace(report, losses={k: v.detach() for k, v in report.losses.items()}, outputs={}))
         return self._gather(reports)
 
@@ -208,15 +207,14 @@ class StageModule(pl.LightningModule):
         with torch.no_grad():
             return self.model(batch)
 
-    def _share(self, report: StepReport, totals: StepTotals, num_batches: int, batch: Batch) -> Tensor:
-        """This batch's part of the window's loss, on this rank; encoders without items add a gradient of zero."""
+    def _share(self, report: StepReport, totals: StepTotals, num_batches: int) -> Tensor:
+        """This batch's part of the window's loss, on this rank."""
         scales = {name: self.trainer.world_size / max(1.0, count) for name, count in totals.counts.items()}
         terms = [report.weights[name] * scales[name] * loss for name, loss in report.losses.items()]
         terms += [value / num_batches for value in report.aux.values()]
         if not terms:
             raise TrainingError(f"stage {self.stage.name!r}: the model reports no loss; give a head a weight")
-        encoders = getattr(self.model, "encoders", nn.ModuleDict())
-        return touch(sum(terms), [encoder for node, encoder in encoders.items() if node not in batch.media])  # type: ignore[arg-type]
+        return sum(terms)  # type: ignore[return-value]
 
     def _gather(self, reports: list[StepReport]) -> StepTotals:
         """Sums and counts over the reports of all ranks."""

@@ -42,7 +42,12 @@ def test_nothing_is_filled_if_anything_differs():
 def test_names_that_may_be_absent():
     given = tensors() | {"idle.weight": torch.ones(1)}
     del given["queries.bias"]
-    fill(Tied(), given, "x", lacking=("queries.",), idle=("idle.",))
+    module = Tied()
+    bias = module.state_dict()["queries.bias"].clone()
+    fill(module, given, "x", lacking=("queries.",), idle=("idle.",))
+    filled = module.state_dict()
+    assert torch.equal(filled["queries.weight"], given["queries.weight"][0])
+    assert torch.equal(filled["queries.bias"], bias)
 
 
 def test_only_sides_of_one_are_added_or_dropped():
