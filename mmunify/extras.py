@@ -10,6 +10,9 @@ from mmunify.errors import MissingExtraError
 DEVELOPMENT = "dev"
 """The extra that no user is told to install: it repeats packages of others."""
 
+DISTRIBUTIONS = {"megatron": "megatron-energon"}
+"""Import name -> name to install, where the two differ by more than dashes."""
+
 
 def require(package: str, purpose: str) -> ModuleType:
     """Import an optional package.
@@ -32,6 +35,7 @@ def require(package: str, purpose: str) -> ModuleType:
 def missing(package: str, purpose: str) -> MissingExtraError:
     """The error of an absent package, with the command that installs it."""
     package = package.partition(".")[0]
+    package = DISTRIBUTIONS.get(package, package)
     extra = extra_of(package)
     wanted = f"'mmunify[{extra}]'" if extra else package.replace("_", "-")
     return MissingExtraError(f"{purpose} needs the package {package!r}: pip install {wanted}")

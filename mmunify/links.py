@@ -68,13 +68,18 @@ class Link:
 
     def output_spec(self) -> NodeSpec | None:
         """How it reads its targets among the outputs; None = they are those of the head, or there are none."""
-        silent = self.head is not None and (self.head.spec is None or self.head.spec.as_text)
-        if self.kind != "image" or not self.draws_outputs or not self.detokenizer.reads_target or silent:
+        if self.kind != "image" or not self.draws_outputs or not self.detokenizer.reads_target:
             return None
         own, read = self.detokenizer.preprocess, None if self.encoder is None else self.encoder.preprocess
-        if self.head is not None and (own is None or (read is not None and _alike(own, read))):
+        if self.head is not None and self._takes_targets_of(self.head, own, read):
             return None
         return NodeSpec(kind=self.kind, slot=None, preprocess=own or read)
+
+    def _takes_targets_of(self, head: Head, own: Preprocess | None, read: Preprocess | None) -> bool:
+        """Whether the head's targets will do, or its outputs are words and have none."""
+        if head.spec is None or head.spec.as_text:
+            return True
+        return own is None or (read is not None and _alike(own, read))
 
     # --------------------------------------------------------------------------------------- a training step
 

@@ -141,6 +141,15 @@ class UnifiedModel(nn.Module):
         outputs |= self._run_detokenizers(batch, features, outputs)
         return self._report(outputs, hidden, self._idle_encoders(batch))
 
+    def counts(self, batch: Batch) -> dict[str, Tensor] | None:
+        """What divides each loss of `forward`, without running it; None where a part can't tell before it runs."""
+        if any(self._draws(node) for node in self.detokenizers):
+            return None
+        told = {node: head.counts(batch) for node, head in self.heads.items() if self.weights.get(node, 1.0)}  # type: ignore[operator]
+        if None in told.values():
+            return None
+        return {f"{node}/{name}": count for node, counts in told.items() for name, count in counts.items()}
+
     def encode(self, batch: Batch) -> dict[str, Features]:
         """Features of the batch's media by encoder node; a node without items is absent."""
         features: dict[str, Features] = {}
@@ -255,9 +264,9 @@ class UnifiedModel(nn.Module):
         """De-tokenizers that learn: alone (from an encoder's features) or linked to a head's predictions."""
         made = {}
         for node, detokenizer in self.detokenizers.items():
-            name = f"detokenizers.{node}"
-            if self.weights.get(name, 1.0) == 0 or not _learns(detokenizer) or not self.training:
+            if not self._draws(node):
                 continue
+            name = f"detokenizers.{node}"
             link = self.link(node)
             like = next(detokenizer.parameters()).new_zeros((), device=batch.input_ids.device)
             drawn = link.items(batch, features, heads) or link.nothing(like)
@@ -265,6 +274,11 @@ class UnifiedModel(nn.Module):
             draw = Draw(seed=batch.seed, step=batch.step, keys=keys, part=name)
             made[name] = detokenizer.loss(drawn.target, drawn.condition, draw)  # type: ignore[operator]
         return made
+
+    def _draws(self, node: str) -> bool:
+        """Whether a de-tokenizer takes part in the loss."""
+        weight = self.weights.get(f"detokenizers.{node}", 1.0)
+        return self.training and weight != 0 and _learns(self.detokenizers[node])
 
     def link(self, node: str) -> Link:
         """A de-tokenizer with what it draws from."""

@@ -255,6 +255,10 @@ class Head(Part):
         """What fills the slots of K items on the way in; None = nothing."""
         return None
 
+    def counts(self, batch: Batch) -> Mapping[str, Tensor] | None:
+        """What its losses will be divided by, if the batch tells; None = its forward pass must be run to know."""
+        return None
+
     @abstractmethod
     def forward(
         self, hidden: Hidden | None, batch: Batch, features: Mapping[str, Features], unembed: Unembed | None

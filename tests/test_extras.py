@@ -22,6 +22,7 @@ def test_the_message_holds_the_command():
     expected = "video input needs the package 'av': pip install 'mmunify[video]'"
     assert str(missing("av", "video input")) == expected
     assert str(missing("some_lib.sub", "x")) == "x needs the package 'some_lib': pip install some-lib"
+    assert "needs the package 'megatron-energon': pip install" in str(missing("megatron.energon", "x"))
 
 
 def test_a_missing_package_raises_it():

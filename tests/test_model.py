@@ -124,3 +124,13 @@ def test_a_learning_encoder_takes_part_in_a_step_without_media(model, processor,
     model.train()(processor([make_sample("text only", 0)])).total.backward()
     grads = [parameter.grad for parameter in model.encoders.parameters()]
     assert grads and all(grad is not None and float(grad.abs().sum()) == 0 for grad in grads)
+
+
+def test_counts_are_told_without_a_pass_where_every_part_can(nodes, processor, make_sample):
+    batch = processor([make_sample("a", 1, 1), make_sample("bb", 0, 2)])
+    words_alone = compose(**nodes, weights={"image": 0}).train()
+    assert words_alone.counts(batch) == words_alone(batch).counts
+    assert compose(**nodes).counts(batch) is None
+    decoder = {"name": "pixel_decoder", "from": "encoders.image", "size": 32, "grid": 4, "dim": 16, "depth": 1}
+    drawing = compose(**{**nodes, "detokenizers": {"image": decoder}}, weights={"image": 0})
+    assert drawing.train().counts(batch) is None

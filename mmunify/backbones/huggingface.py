@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mmunify.backbones._documents import find_documents, register_kernel
 from mmunify.errors import CheckpointError, UserError
+from mmunify.layers.joined_linear import joined_linear
 from mmunify.layers.weights import quiet_loading
 from mmunify.parts import Backbone
 from mmunify.registry import BACKBONES
@@ -117,15 +118,17 @@ class HuggingFaceBackbone(Backbone):
         """Logits of states, over the whole vocabulary or over `rows`."""
         head = self.lm.get_output_embeddings()
         new = self.new_rows if self.is_tied else self.new_output_rows
-        table = head.weight[: self.num_old_rows]
-        if new:  # joining copies the whole table
-            table = torch.cat([table, *(part.to(table.dtype) for part in new.values())])
+        old = head.weight[: self.num_old_rows]
+        tables = [old, *(part.to(old.dtype) for part in new.values())]
         bias = getattr(head, "bias", None)
         if bias is not None:
-            bias = F.pad(bias[: self.num_old_rows], (0, len(table) - self.num_old_rows))
+            bias = F.pad(bias[: self.num_old_rows], (0, sum(map(len, tables)) - len(old)))
         if rows is not None:
-            table, bias = table[rows], None if bias is None else bias[rows]
-        return self._scale(F.linear(states.to(table.dtype), table, bias))
+            tables, bias = [torch.cat(tables)[rows]], None if bias is None else bias[rows]
+        if len(tables) == 1:
+            return self._scale(F.linear(states.to(old.dtype), tables[0], bias))
+        logits = joined_linear(states.to(old.dtype), tables)
+        return self._scale(logits if bias is None else logits + bias)
 
     def forward(
         self,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from mmunify.errors import CheckpointError
@@ -24,6 +25,9 @@ _MARK = "tensor::"
 """Stands before the name of a tensor where plain data had that tensor."""
 
 Leaf = Callable[[str], Any]
+
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+"""What writing raises on a full disk: Python, torch and safetensors each have their own."""
 
 
 def save_shards(folder: Path, checkpoint: Mapping[str, Any], rank: int, world: int) -> None:
@@ -109,7 +113,7 @@ class CheckpointReader:
 
     @cache  # noqa: B019  # a reader lives as long as its one checkpoint is being read
     def _open(self, rank: int) -> Any:
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
         file = _part(self.path, rank)
         try:

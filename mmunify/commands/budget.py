@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from mmunify.commands.memory import num_processes
 from mmunify.data.encode import Example
 from mmunify.data.processor import Processor
 from mmunify.errors import MMUnifyError
 from mmunify.model import UnifiedModel
 from mmunify.recipe import Recipe, Stage
-from mmunify.train.loader import stage_batches, stage_samples
+from mmunify.train.loader import require_samples, stage_batches, stage_samples
 from mmunify.train.window import BatchMaker, DividingBatchMaker
 
 NUM_SAMPLES = 200
@@ -56,13 +57,14 @@ def stage_budget(
         The fields of `Budget`; None for a model without a backbone, whose samples have no positions.
 
     Raises:
-        UserError: data sets that can't be opened.
+        UserError: data sets that can't be opened, or with fewer samples than a batch over all processes.
     """
     if model.backbone is None or model.backbone.tokenizer is None:
         return None
     stage = recipe.stages[index]
     processor = Processor(model.spec(), model.backbone.tokenizer, model.tokens, recipe.chat, recipe.max_length)
     samples = stage_samples(stage, [recipe.seed, index])
+    require_samples(samples, stage.batch_size, num_processes(recipe.trainer))
     examples, problems, num_slots = [], [], 0
     for k in range(num_samples):
         try:

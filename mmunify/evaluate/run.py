@@ -129,15 +129,17 @@ def _score(protocol: Protocol, passes: Sequence[Pass], tools: Tools, reader: Ans
     columns: dict[str, Sequence[Answer]] = {"": answers}
     if any(made.blank for made in passes):
         columns["_blank"] = [answer for made in passes for answer in (made.blank or made.answers)]
-    if reader is not None and protocol.by_calls and any(answer.truth.calls for answer in answers):
-        columns["_truth"] = true_calls(answers, reader)
-        columns["_random"] = random_calls(answers, reader, tools.seed)
-    return {
-        f"{metric}{ending}": measure
-        for ending, column in columns.items()
-        for metric, measure in protocol(column, tools).items()
-        if measure.n
-    }
+    if reader is not None and protocol.by_calls:
+        columns |= _other_calls(answers, reader, tools.seed)
+    scored = [(ending, protocol(column, tools)) for ending, column in columns.items()]
+    return {f"{metric}{ending}": found for ending, made in scored for metric, found in made.items() if found.n}
+
+
+def _other_calls(answers: Sequence[Answer], reader: AnswerReader, seed: int) -> dict[str, Sequence[Answer]]:
+    """The same answers with the true calls and with random ones; none where nothing is to be called."""
+    if not any(answer.truth.calls for answer in answers):
+        return {}
+    return {"_truth": true_calls(answers, reader), "_random": random_calls(answers, reader, seed)}
 
 
 # ------------------------------------------------------------------------------------------- from a bundle

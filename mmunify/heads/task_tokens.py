@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from mmunify.parts import Head, Unembed
 from mmunify.registry import HEADS
 from mmunify.types import Batch, Features, HeadOutput, Hidden, SlotSpec
@@ -19,6 +21,10 @@ class TaskTokenHead(Head):
     def spec(self) -> SlotSpec | None:
         """The output's call is written as text."""
         return SlotSpec(as_text=True)
+
+    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
+        """None: it has no loss."""
+        return {}
 
     def forward(
         self, hidden: Hidden | None, batch: Batch, features: Mapping[str, Features], unembed: Unembed | None

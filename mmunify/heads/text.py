@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,19 +38,24 @@ class TextHead(Head):
         """Text needs no slot."""
         return None
 
+    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
+        """The supervised tokens."""
+        return {"cross_entropy": (batch.labels[:, 1:] != -100).sum()}
+
     def forward(
         self, hidden: Hidden | None, batch: Batch, features: Mapping[str, Features], unembed: Unembed | None
     ) -> HeadOutput:
         """Cross-entropy summed over the supervised tokens.
 
         `hidden.last` is (B, T, D); position t predicts `batch.labels[:, t + 1]`. Predictions: "correct", the number
-        of tokens that were the most likely ones.
+        of tokens that were the most likely ones. Its documents are told too.
         """
         if hidden is None or unembed is None:
             raise TypeError("the text head needs a backbone; this model has none")
         supervised = batch.labels[:, 1:] != -100
+        document = batch.attention.document[:, :-1][supervised]
         states, targets = _to_few_lengths(hidden.last[:, :-1][supervised], batch.labels[:, 1:][supervised])
-        loss, correct = states.sum() * 0.0, targets.new_zeros(())
+        parts, correct = [states.sum(-1)[:0]], targets.new_zeros(())
         pieces = zip(states.split(self.chunk), targets.split(self.chunk), strict=True) if len(targets) else ()
         for some_states, some_targets in pieces:
             if len(targets) > self.chunk and states.requires_grad:
@@ -57,21 +63,29 @@ class TextHead(Head):
                 part, hits = made
             else:
                 part, hits = self._loss(some_states, some_targets, unembed)
-            loss, correct = loss + part, correct + hits
+            parts, correct = [*parts, part], correct + hits
+        losses = torch.cat(parts)[: len(document)]
         return HeadOutput(
-            losses={"cross_entropy": loss},
-            counts={"cross_entropy": supervised.sum()},
+            losses={"cross_entropy": losses.sum() + states.sum() * 0.0},
+            counts=dict(self.counts(batch)),
             predictions={"correct": correct},
+            documents={"cross_entropy": _by_document(losses, document, len(batch.task))},
         )
 
     def _loss(
         self, states: Float[Tensor, "n D"], targets: Int[Tensor, "n"], unembed: Unembed
-    ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    ) -> tuple[Float[Tensor, "n"], Int[Tensor, ""]]:
         logits = unembed(states).float()
-        loss = F.cross_entropy(
-            logits, targets, reduction="sum", label_smoothing=self.label_smoothing, ignore_index=-100
+        losses = F.cross_entropy(
+            logits, targets, reduction="none", label_smoothing=self.label_smoothing, ignore_index=-100
         )
-        return loss, (logits.argmax(-1) == targets).sum()
+        return losses, (logits.argmax(-1) == targets).sum()
+
+
+def _by_document(losses: Float[Tensor, "n"], document: Int[Tensor, "n"], number: int) -> Float[Tensor, "2 docs"]:
+    """Sums and counts of the losses of every document."""
+    pairs = torch.stack([losses, torch.ones_like(losses)])
+    return pairs.new_zeros(2, number).index_add(1, document, pairs)
 
 
 def _to_few_lengths(

@@ -7,6 +7,7 @@ import ast
 import importlib.util
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ RUNTIME: Mapping[str, tuple[str, ...]] = {
 }
 """Arguments that the composer supplies, by group of nodes."""
 
+FILE_NAME = re.compile(r"(?!\.)[^/\\]+")
+NO_FILE_NAME = "must fit into a file's name: no slash, no point in front"
+
 
 def model_faults(model: ModelNodes, path: str = "model") -> list[Fault]:
     """Faults of the model's nodes and of what they say of each other."""
@@ -44,8 +48,10 @@ def model_faults(model: ModelNodes, path: str = "model") -> list[Fault]:
 
 
 def weight_faults(weights: Mapping[str, float], model: ModelNodes, path: str) -> list[Fault]:
-    """Loss weights of nodes that compute no loss. A key is a node, or `node/loss`."""
+    """Loss weights of nodes that compute no loss. A key is a head, a de-tokenizer as in "detokenizers.image", or one of
+    both and a loss: `node/loss`."""
     known = [*model.heads, *(name for name in model.detokenizers if name not in model.heads)]
+    known += [f"detokenizers.{name}" for name in model.detokenizers]
     strange = [key for key in weights if key.partition("/")[0] not in known]
     return [Fault(f"{path}.{key}", unknown("head or detokenizer", key.partition("/")[0], known)) for key in strange]
 
@@ -112,20 +118,14 @@ def token_faults(recipe: RecipeFields, kinds: Sequence[str]) -> list[Fault]:
 
 def ablation_faults(ablate: Ablation, stages: Sequence[str]) -> list[Fault]:
     """Faults of what an ablation compares; those of its arms are found where the arms are made."""
-    faults = [
-        Fault(f"ablate.arms.{name}", "must fit into a file's name: no slash, no point in front")
-        for name in ablate.arms
-        if not name or "/" in name or "\\" in name or name.startswith(".")
+    named = {"vary": ablate.vary, "before": ablate.before}
+    listed = [(title, measure) for title, given in ablate.measures.items() for measure in _as_list(given)]
+    return [
+        *(Fault(f"ablate.arms.{name}", NO_FILE_NAME) for name in ablate.arms if not FILE_NAME.fullmatch(name)),
+        *_seed_faults(ablate.seeds),
+        *(Fault(f"ablate.{key}", unknown("stage", s, stages)) for key, s in named.items() if s not in ("", *stages)),
+        *(fault for title, measure in listed for fault in _measure_faults(measure, f"ablate.measures.{title}")),
     ]
-    if len(set(ablate.seeds)) != len(ablate.seeds) or not ablate.seeds or min(ablate.seeds) < 0:
-        faults.append(Fault("ablate.seeds", f"wants different whole numbers from 0 on, got {ablate.seeds}"))
-    for key, stage in (("vary", ablate.vary), ("before", ablate.before)):
-        if stage and stage not in stages:
-            faults.append(Fault(f"ablate.{key}", unknown("stage", stage, stages)))
-    for title, measure in ablate.measures.items():
-        names = measure if isinstance(measure, list) and measure else [measure]
-        faults += [fault for name in names for fault in _measure_faults(name, f"ablate.measures.{title}")]
-    return faults
 
 
 def path_faults(value: Any, path: str, key: str = "") -> Iterator[Fault]:
@@ -167,10 +167,25 @@ def trainer_arguments() -> list[str]:
     file = Path(next(iter(folders or []), "")) / "pytorch/trainer/trainer.py"
     if not file.is_file():
         return []
-    classes = [node for node in ast.parse(file.read_text("utf-8")).body if isinstance(node, ast.ClassDef)]
-    functions = [f for c in classes if c.name == "Trainer" for f in c.body if isinstance(f, ast.FunctionDef)]
-    arguments = next((f.args for f in functions if f.name == "__init__"), None)
-    return [a.arg for a in [*arguments.args[1:], *arguments.kwonlyargs]] if arguments else []
+    trainer = _definition(ast.parse(file.read_text("utf-8")), ast.ClassDef, "Trainer")
+    built = _definition(trainer, ast.FunctionDef, "__init__")
+    return [argument.arg for argument in [*built.args.args[1:], *built.args.kwonlyargs]] if built else []
+
+
+def _definition(inside: Any, kind: type, name: str) -> Any:
+    """A class or a function that stands in a module or a class; None = there is none."""
+    found = [node for node in getattr(inside, "body", ()) if isinstance(node, kind)]
+    return next((node for node in found if node.name == name), None)  # type: ignore[attr-defined]
+
+
+def _seed_faults(seeds: Sequence[int]) -> list[Fault]:
+    if seeds and len(set(seeds)) == len(seeds) and min(seeds) >= 0:
+        return []
+    return [Fault("ablate.seeds", f"wants different whole numbers from 0 on, got {seeds}")]
+
+
+def _as_list(given: Any) -> list[Any]:
+    return given if isinstance(given, list) and given else [given]
 
 
 def _measure_faults(name: Any, path: str) -> list[Fault]:

@@ -50,6 +50,7 @@ class Optim:
         lr: peak rate.
         weight_decay: of tensors with two or more dimensions.
         betas: of AdamW.
+        eps: of AdamW: what keeps its step short where gradients are about as small.
         warmup: steps of the linear warm-up, or their share of the stage when below 1.
         schedule: what follows the warm-up.
         floor: share of the peak rate that is left at the last step.
@@ -60,6 +61,7 @@ class Optim:
     lr: float = field(default=1e-3, metadata={"above": 0})
     weight_decay: float = field(default=0.0, metadata={"least": 0})
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = field(default=1e-8, metadata={"above": 0})
     warmup: float = field(default=0.03, metadata={"least": 0})
     schedule: str = field(default="cosine", metadata={"choices": SCHEDULES})
     floor: float = field(default=0.0, metadata={"least": 0})
@@ -96,6 +98,7 @@ class Stage:
         ema: decay of a running mean of what learns, which the stage leaves behind; 0 = no mean.
         max_dropped: steps in a row that may be left out for a loss or a gradient that isn't finite.
         num_workers: processes that prepare data.
+        gradient_cosine: steps between two looks at how the gradients of a step's tasks lie to each other; 0 = none.
     """
 
     name: str = REQUIRED
@@ -122,6 +125,7 @@ class Stage:
     ema: float = field(default=0.0, metadata={"least": 0, "below": 1})
     max_dropped: int = field(default=10, metadata={"above": 0})
     num_workers: int = field(default=0, metadata={"least": 0})
+    gradient_cosine: int = field(default=0, metadata={"least": 0})
 
     def selects(self, name: str) -> bool:
         """Whether a parameter of this clean name learns in the stage."""

@@ -12,6 +12,7 @@ recipe that offers it; all that comes later (a recipe based on it, further overr
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from itertools import chain
 from typing import Any
 
 from mmunify.faults import Fault, unknown
@@ -34,19 +35,22 @@ def apply_options(trees: Sequence[Mapping[str, Any]], reserved: Sequence[str]) -
         `chosen`; and faults: unknown options, groups without a default, names that are taken.
     """
     groups, homes = _groups(trees)
-    faults = [fault for name, group in groups.items() for fault in _group_faults(name, group, reserved)]
-    good = {name for name in groups if not any(fault.path.startswith(f"options.{name}") for fault in faults)}
+    wrong = {name: _group_faults(name, group, reserved) for name, group in groups.items()}
+    good = [name for name, found in wrong.items() if not found]
     choices = {name: tree[name] for tree in trees for name in good if name in tree}
+    picked: Tree = {name: choices.get(name, groups[name].get(DEFAULT)) for name in good}
     layers: list[Tree] = []
     for place, tree in enumerate(trees):
-        layers.append({key: value for key, value in tree.items() if key != "options" and key not in good})
-        for name in (name for name in good if homes[name] == place):
-            chosen = choices.get(name, groups[name].get(DEFAULT))
-            if chosen is not None and chosen not in _names(groups[name]):
-                faults.append(Fault(name, unknown("option", str(chosen), _names(groups[name]))))
-            elif chosen is not None:
-                layers.append(deepcopy(groups[name][chosen]))
+        layers.append({key: value for key, value in tree.items() if key not in ("options", *good)})
+        offered = [name for name in good if homes[name] == place and picked[name] in _names(groups[name])]
+        layers += [deepcopy(groups[name][picked[name]]) for name in offered]
+    faults = [*chain(*wrong.values()), *chain(*(_choice_faults(name, groups[name], picked[name]) for name in good))]
     return layers, {name: _marked(group, choices.get(name)) for name, group in groups.items()}, faults
+
+
+def _choice_faults(name: str, group: Mapping[str, Any], chosen: Any) -> list[Fault]:
+    known = _names(group)
+    return [] if chosen is None or chosen in known else [Fault(name, unknown("option", str(chosen), known))]
 
 
 def describe_options(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:

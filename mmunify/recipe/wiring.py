@@ -81,23 +81,36 @@ def _groups(model: ModelNodes) -> Iterator[tuple[str, str, Any]]:
 
 
 def _named(model: ModelNodes, path: str) -> Iterator[Fault]:
-    nodes = {group: list(getattr(model, group)) for group in READABLE}
-    kinds = list(dict.fromkeys([*KINDS, *REGIONS, *(_kind(name, node) for name, node in model.encoders.items())]))
     for group, name, node in _groups(model):
-        at = f"{path}.{group}.{name}"
-        given = node if isinstance(node, Mapping) else {}
-        known = [f"{side}.{each}" for side in READABLE[group] for each in nodes[side] if (side, each) != (group, name)]
-        for source in () if "share" in given else sources(group, name, node):
-            if source not in known:
-                yield Fault(f"{at}.{_source_key(group, given)}", unknown("node", source, known))
-        others = [each for each in nodes[group] if each != name]
-        if "share" in given and given["share"] not in others:
-            yield Fault(f"{at}.share", unknown("other node", given["share"], others))
-        if "kind" in given and group != "encoders" and given["kind"] not in kinds:
-            yield Fault(f"{at}.kind", unknown("kind", str(given["kind"]), kinds))
+        at, given = f"{path}.{group}.{name}", node if isinstance(node, Mapping) else {}
+        yield from _wrong_share(model, group, name, at) if "share" in given else _wrong_sources(model, group, name, at)
+        if "kind" in given and group != "encoders":
+            yield from _wrong_kind(model, str(given["kind"]), at)
 
 
-def _source_key(group: str, node: Mapping[str, Any]) -> str:
+def _wrong_share(model: ModelNodes, group: str, name: str, at: str) -> Iterator[Fault]:
+    nodes = getattr(model, group)
+    shared, others = nodes[name]["share"], [each for each in nodes if each != name]
+    if shared not in others:
+        yield Fault(f"{at}.share", unknown("other node", shared, others))
+
+
+def _wrong_sources(model: ModelNodes, group: str, name: str, at: str) -> Iterator[Fault]:
+    node, own = getattr(model, group)[name], f"{group}.{name}"
+    known = [f"{side}.{each}" for side in READABLE[group] for each in getattr(model, side)]
+    known = [each for each in known if each != own]
+    for source in sources(group, name, node):
+        if source not in known:
+            yield Fault(f"{at}.{_source_key(group, node)}", unknown("node", source, known))
+
+
+def _wrong_kind(model: ModelNodes, kind: str, at: str) -> Iterator[Fault]:
+    kinds = list(dict.fromkeys([*KINDS, *REGIONS, *(_kind(name, node) for name, node in model.encoders.items())]))
+    if kind not in kinds:
+        yield Fault(f"{at}.kind", unknown("kind", kind, kinds))
+
+
+def _source_key(group: str, node: Any) -> str:
     return "target" if group == "heads" and "from" not in node else "from"
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from safetensors import SafetensorError
 
+from mmunify.checkpoint.shards import WRITE_ERRORS
 from mmunify.checkpoint.swap import aside, put_in_place, remove
 from mmunify.errors import TrainingError
 
@@ -19,11 +19,10 @@ class ProgressCallback(pl.Callback):
 
     Args:
         title: in front of the bar.
-        steps: of the stage.
     """
 
-    def __init__(self, title: str, steps: int) -> None:
-        self.title, self.steps = title, steps
+    def __init__(self, title: str) -> None:
+        self.title = title
         self._bar: Any = None
         self._task: Any = None
 
@@ -40,8 +39,9 @@ class ProgressCallback(pl.Callback):
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
         )
+        steps: Any = pl_module.stage.steps  # type: ignore[union-attr]
         done = trainer.fit_loop.batch_idx + 1
-        self._task = self._bar.add_task(self.title, total=self.steps, completed=done, note="")
+        self._task = self._bar.add_task(self.title, total=steps, completed=done, note="")
         self._bar.start()
 
     def on_train_batch_end(
@@ -89,8 +89,9 @@ class CheckpointCallback(pl.Callback):
             return
         try:
             trainer.save_checkpoint(aside(self.path))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            remove(aside(self.path))
+        except WRITE_ERRORS as error:
+            if trainer.is_global_zero:
+                remove(aside(self.path))
             kept = "; the one before is as it was, --resume goes on from it" if self.path.exists() else ""
             raise TrainingError(f"no checkpoint could be written to {self.path} ({error}){kept}") from error
         if trainer.is_global_zero:

@@ -2,7 +2,6 @@
 
 import json
 import os
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +108,19 @@ class RunFolder:
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """What differs between two trees of plain data: "stages.0.steps: 6 -> 7", one line per value."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        pairs = [(str(key), old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in keys]
-    elif isinstance(old, list) and isinstance(new, list):
-        pairs = [(str(i), *pair) for i, pair in enumerate(zip_longest(old, new, fillvalue=_ABSENT))]
-    else:
+    before, after = _entries(old), _entries(new)
+    if before is None or after is None or type(old) is not type(new):
         return [] if old == new else [f"{path}: {_shown(old)} -> {_shown(new)}"]
-    return [line for key, a, b in pairs for line in differences(a, b, f"{path}.{key}" if path else key)]
+    prefix = f"{path}." if path else ""
+    pairs = [(key, before.get(key, _ABSENT), after.get(key, _ABSENT)) for key in before | after]
+    return [line for key, a, b in pairs for line in differences(a, b, prefix + key)]
+
+
+def _entries(tree: Any) -> dict[str, Any] | None:
+    """What lies in a mapping or a list, by name; None = it is neither."""
+    if isinstance(tree, dict):
+        return {str(key): value for key, value in tree.items()}
+    return {str(place): value for place, value in enumerate(tree)} if isinstance(tree, list) else None
 
 
 def _shown(value: Any) -> str:

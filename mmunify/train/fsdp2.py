@@ -9,10 +9,10 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from mmunify.checkpoint.shards import CheckpointReader, filled, save_shards
+from mmunify.checkpoint.shards import WRITE_ERRORS, CheckpointReader, filled, save_shards
 from mmunify.checkpoint.swap import remove
 from mmunify.errors import CheckpointError
-from mmunify.train.ranks import copy_rows, split_like
+from mmunify.train.ranks import copy_rows, exchange, split_like
 from mmunify.train.sharding import Sharding, shard_model
 
 
@@ -46,12 +46,23 @@ class Fsdp2Strategy(ModelParallelStrategy):
         return optimizer.state_dict()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """Write this process's part of a checkpoint folder."""
+        """Write this process's part of a checkpoint folder.
+
+        Raises:
+            OSError: a part can't be written, in every process: none may take the folder for whole.
+        """
         path = Path(self.broadcast(filepath))
         if self.is_global_zero:
             remove(path)
         self.barrier("clean")
-        save_shards(path, checkpoint, self.global_rank, self.world_size)
+        broken = ""
+        try:
+            save_shards(path, checkpoint, self.global_rank, self.world_size)
+        except WRITE_ERRORS as error:
+            broken = f"rank {self.global_rank}: {error}"
+        found = [text for text in exchange([broken]) if text]
+        if found:
+            raise OSError("; ".join(found))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Read this process's rows of a checkpoint that any number of processes wrote, and the plain data.

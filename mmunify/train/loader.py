@@ -4,7 +4,7 @@ import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,19 @@ def require_packing(stage: Stage, model: UnifiedModel) -> None:
         )
 
 
+def require_samples(samples: SampleSequence, batch_size: int, world: int) -> None:
+    """Refuse data sets that a batch over all processes would hold some samples of twice.
+
+    Raises:
+        DataError: with both numbers.
+    """
+    if isinstance(samples, Mixture) and samples.num_samples < batch_size * world:
+        raise DataError(
+            f"the stage's data sets have {samples.num_samples} samples, fewer than a batch of {batch_size} on each of "
+            f"{world} processes; lower batch_size"
+        )
+
+
 class WindowLoader:
     """The windows of a stage, one per optimiser step.
 
@@ -140,7 +153,7 @@ class WindowLoader:
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.bad_samples = BadSamples(bad_samples)
         self.position = 0
-        self._refuse_few(samples)
+        require_samples(samples, batch_size, world)
 
     def __len__(self) -> int:
         return self.steps
@@ -172,15 +185,6 @@ class WindowLoader:
         first = (step * self.world + self.rank) * self.accumulate
         return [self._members(first + number) for number in range(self.accumulate)]
 
-    def _refuse_few(self, samples: SampleSequence) -> None:
-        """A batch over all ranks that has more samples than there are would hold some of them twice."""
-        wanted = self.batch_size * self.world
-        if isinstance(samples, Mixture) and samples.num_samples < wanted:
-            raise DataError(
-                f"the stage's data sets have {samples.num_samples} samples, fewer than a batch of {self.batch_size} on "
-                f"each of {self.world} processes; lower batch_size"
-            )
-
     def _members(self, batch: int) -> list[int]:
         samples, size = self.reader.samples, self.batch_size
         if isinstance(samples, Mixture):
@@ -191,15 +195,18 @@ class WindowLoader:
         """One step's batches; ranks share what they have to tell of them."""
         batches = [batch for made in parts for batch in made.batches]
         shares = exchange([([_told(made) for made in parts], len(batches))])
-        whole = [made for told, _ in shares for made in told]
-        for made in whole:
-            if not made.is_whole:
-                self.bad_samples.refuse(made.bad)
-        bad = sorted((one for made in whole for one in made.bad), key=lambda one: one.number)
-        listed = self.bad_samples.add(sum(made.num_good for made in whole), bad)
+        self._count([made for told, _ in shares for made in told])
+        return Window(batches + self._blanks(max(number for _, number in shares) - len(batches)))
+
+    def _count(self, made: Sequence[Made]) -> None:
+        """Note what ranks have read for a step; the first one warns."""
+        for one in made:
+            if not one.is_whole:
+                self.bad_samples.refuse(one.bad)
+        bad = sorted(chain.from_iterable(one.bad for one in made), key=lambda one: one.number)
+        listed = self.bad_samples.add(sum(one.num_good for one in made), bad)
         if self.rank == 0:
             self.bad_samples.warn(listed)
-        return Window(batches + self._blanks(max(number for _, number in shares) - len(batches)))
 
     def _blanks(self, number: int) -> list[Batch]:
         """Batches without anything to learn."""

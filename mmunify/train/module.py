@@ -1,9 +1,10 @@
 """The Lightning module that runs any stage: losses as global sums over global counts, one optimiser step per window."""
 
+import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,41 +17,16 @@ from mmunify.errors import CheckpointError, TrainingError
 from mmunify.layers.modes import set_modes
 from mmunify.recipe import Stage
 from mmunify.train.average import Average
+from mmunify.train.cosine import LossOf, gradient_cosines
 from mmunify.train.fsdp2 import Fsdp2Strategy
 from mmunify.train.layers import LayerOptions
 from mmunify.train.loader import Window, WindowLoader
 from mmunify.train.optim import build_adamw, build_adamw_8bit, parameter_groups, rate_factor, set_rates
 from mmunify.train.ranks import exchange, num_ranks, whole
+from mmunify.train.totals import StepTotals, Told, gather, tell, tell_counts
 from mmunify.types import Batch, StepReport
 
 MakeLoader = Callable[[int, int, bool], WindowLoader]
-
-
-@dataclass(slots=True)
-class StepTotals:
-    """Sums and counts of one optimiser step over all ranks and all batches of the window, by loss, with their weights.
-
-    Auxiliary scalars are in it as "aux/name": their sum, the number of batches, weight 1.
-    """
-
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, float] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)
-
-    def add(self, name: str, total: float, count: float, weight: float) -> None:
-        """Add what one batch of one rank has."""
-        self.sums[name] = self.sums.get(name, 0.0) + total
-        self.counts[name] = self.counts.get(name, 0.0) + count
-        self.weights[name] = weight
-
-    def means(self) -> dict[str, float]:
-        """The losses themselves."""
-        return {name: total / max(1.0, self.counts[name]) for name, total in self.sums.items()}
-
-    @property
-    def loss(self) -> float:
-        """Their weighted sum."""
-        return sum(self.weights[name] * mean for name, mean in self.means().items())
 
 
 class StageModule(pl.LightningModule):
@@ -93,6 +69,7 @@ class StageModule(pl.LightningModule):
         self.curve: list[float] = []
         self.num_dropped, self.dropped_in_row = 0, 0
         self.step_metrics: dict[str, float] = {}
+        self._logged: set[str] = set()
 
     # --------------------------------------------------------------------------------------- Lightning's hooks
 
@@ -119,7 +96,7 @@ class StageModule(pl.LightningModule):
             self.model, lr=optim.lr, weight_decay=optim.weight_decay, groups=optim.groups, path=path
         )
         build = build_adamw_8bit if optim.name == "adamw_8bit" else build_adamw
-        return build(groups, optim.betas)
+        return build(groups, optim.betas, optim.eps)
 
     def on_fit_start(self) -> None:
         """Frozen dropout and normalisation stay in eval mode."""
@@ -127,15 +104,16 @@ class StageModule(pl.LightningModule):
 
     def training_step(self, window: Window, batch_idx: int) -> Tensor:
         """One optimiser step over a window; returns the detached loss."""
-        reseed(self.seed, self.first_step + batch_idx, self.global_rank)
         batches = [self._stamp(batch, batch_idx) for batch in window.batches]
         optimizer: Any = self.optimizers()
         factor = self._rate_factor(batch_idx)
         set_rates(optimizer, factor)
         optimizer.zero_grad()
+        cosines = self._cosines(batches, batch_idx)
+        reseed(self.seed, self.first_step + batch_idx, self.global_rank)
         totals = self._backward(batches)
         norm = self._clip(optimizer)
-        loss = self._log(totals, window, norm, factor)
+        loss = self._log(totals, window, norm, factor, cosines)
         if np.isfinite(loss) and np.isfinite(norm):
             optimizer.step()
             self.dropped_in_row = 0
@@ -191,21 +169,54 @@ class StageModule(pl.LightningModule):
         """Gradients of the window's loss. Ranks average gradients, so each contributes `world` times its share."""
         if len(batches) == 1:
             report = self.model(batches[0])
-            totals = self._gather([report])
+            totals = gather([self._tell(report, batches[0])])
             self.manual_backward(self._share(report, totals, 1))
             return totals
-        counted = self._gather([self._count(batch) for batch in batches])
-        reports = []
+        counted = gather([self._count(batch) for batch in batches])
+        told: list[Told] = []
+
+        def share(batch: Batch, report: StepReport) -> Tensor:
+            told.append(self._tell(report, batch))
+            return self._share(report, counted, len(batches))
+
+        self._backward_each(batches, share)
+        return gather(told)
+
+    def _backward_each(self, batches: list[Batch], loss_of: LossOf) -> None:
+        """Add up the gradients of what `loss_of` makes of each batch, over batches and ranks."""
         for place, batch in enumerate(batches):
             report = self.model(batch)
             with self._sync(place == len(batches) - 1):
-                self.manual_backward(self._share(report, counted, len(batches)))
-            reports.append(replace(report, losses={k: v.detach() for k, v in report.losses.items()}, outputs={}))
-        return self._gather(reports)
+                self.manual_backward(loss_of(batch, report))
 
-    def _count(self, batch: Batch) -> StepReport:
+    def _count(self, batch: Batch) -> Told:
+        """What the losses of a batch will be divided by; where parts can't tell, a forward pass does."""
+        counts = self.model.counts(batch)
+        if counts is not None:
+            return tell_counts(counts)
         with torch.no_grad():
-            return self.model(batch)
+            return self._tell(self.model(batch), batch)
+
+    def _tell(self, report: StepReport, batch: Batch) -> Told:
+        return tell(report, batch, self._tasks)
+
+    @property
+    def _tasks(self) -> tuple[str, ...]:
+        """Names of the rows of the task table; none for a model without tokens."""
+        registry = getattr(self.model, "tokens", None)
+        return () if registry is None else ("none", *registry.task_names)
+
+    def _cosines(self, batches: list[Batch], batch_idx: int) -> dict[str, float]:
+        """How tasks' gradients lie to each other, every `gradient_cosine` steps; the step itself stays as it is."""
+        every = self.stage.gradient_cosine
+        if not every or batch_idx % every:
+            return {}
+
+        def backward(loss_of: LossOf) -> None:
+            reseed(self.seed, self.first_step + batch_idx, self.global_rank)
+            self._backward_each(batches, loss_of)
+
+        return gradient_cosines(self.model, batches, self._tasks, backward)
 
     def _share(self, report: StepReport, totals: StepTotals, num_batches: int) -> Tensor:
         """This batch's part of the window's loss, on this rank."""
@@ -215,14 +226,6 @@ class StageModule(pl.LightningModule):
         if not terms:
             raise TrainingError(f"stage {self.stage.name!r}: the model reports no loss; give a head a weight")
         return sum(terms)  # type: ignore[return-value]
-
-    def _gather(self, reports: list[StepReport]) -> StepTotals:
-        """Sums and counts over the reports of all ranks."""
-        totals = StepTotals()
-        for entries in exchange([_entries(report) for report in reports]):
-            for entry in entries:
-                totals.add(*entry)
-        return totals
 
     @contextmanager
     def _sync(self, last: bool) -> Iterator[None]:
@@ -257,33 +260,28 @@ class StageModule(pl.LightningModule):
 
     # --------------------------------------------------------------------------------------- telemetry
 
-    def _log(self, totals: StepTotals, window: Window, norm: float, factor: float) -> float:
+    def _log(
+        self, totals: StepTotals, window: Window, norm: float, factor: float, cosines: Mapping[str, float]
+    ) -> float:
         """Log the step; returns its loss over all ranks."""
         loss = totals.loss
         self.curve.append(loss)
         valid = sum(int(batch.attention.valid.sum()) for batch in window.batches)
         places = sum(batch.attention.valid.numel() for batch in window.batches)
         self.step_metrics = {
-            "loss": loss,
-            **{f"loss/{name}": mean for name, mean in totals.means().items()},
-            **self._task_losses(window, loss),
+            **totals.metrics(),
+            **cosines,
             "lr": self.stage.optim.lr * factor,
             **{f"lr/{g['match']}": g["lr"] * factor for g in self.stage.optim.groups if g.get("lr")},
             "grad_norm": norm,
             "tokens": float(valid),
             "padding": 1 - valid / places if places else 0.0,
         }
-        self.log_dict(self.step_metrics, batch_size=window.batches[0].batch_size)
+        # Lightning repeats a value until it is logged again: what this step doesn't have (a task, a cosine) is nan.
+        absent = dict.fromkeys(self._logged - self.step_metrics.keys(), math.nan)
+        self._logged |= self.step_metrics.keys()
+        self.log_dict({**self.step_metrics, **absent}, batch_size=window.batches[0].batch_size)
         return loss
-
-    def _task_losses(self, window: Window, loss: float) -> dict[str, float]:
-        """The loss under its task's name, where all samples of the step have the same task."""
-        tasks = {int(task) for found in exchange([_tasks(window)]) for task in found}
-        registry = getattr(self.model, "tokens", None)
-        if len(tasks) != 1 or registry is None:
-            return {}
-        names = ("none", *registry.task_names)
-        return {f"loss/task/{names[tasks.pop()]}": loss}
 
     def _named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.model.named_parameters(remove_duplicate=False)
@@ -295,15 +293,3 @@ def reseed(seed: int, step: int, rank: int = 0) -> None:
     random.seed(int(words[0]))
     np.random.seed(int(words[0]))
     torch.manual_seed((int(words[0]) << 32) | int(words[1]))
-
-
-def _entries(report: StepReport) -> list[tuple[str, float, float, float]]:
-    """(name, sum, count, weight) of every loss and every auxiliary scalar, as plain numbers."""
-    sums = {name: float(loss.detach()) for name, loss in report.losses.items()}
-    losses = [(name, total, float(report.counts[name]), report.weights[name]) for name, total in sums.items()]
-    return losses + [(f"aux/{name}", float(x.detach()), 1.0, 1.0) for name, x in report.aux.items()]
-
-
-def _tasks(window: Window) -> list[int]:
-    """Task indices that occur in a window."""
-    return sorted({int(task) for batch in window.batches for task in batch.task.unique()})

@@ -55,19 +55,23 @@ def parameter_groups(
     ]
 
 
-def build_adamw(groups: list[dict[str, Any]], betas: Sequence[float] = (0.9, 0.999)) -> torch.optim.AdamW:
+def build_adamw(
+    groups: list[dict[str, Any]], betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8
+) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter, 2019) over parameter groups; one fused kernel where all tensors allow it."""
-    return torch.optim.AdamW(groups, betas=(betas[0], betas[1]))
+    return torch.optim.AdamW(groups, betas=(betas[0], betas[1]), eps=eps)
 
 
-def build_adamw_8bit(groups: list[dict[str, Any]], betas: Sequence[float] = (0.9, 0.999)) -> torch.optim.Optimizer:
+def build_adamw_8bit(
+    groups: list[dict[str, Any]], betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8
+) -> torch.optim.Optimizer:
     """AdamW whose states take a byte each (Dettmers et al., arXiv 2110.02861), by bitsandbytes.
 
     Raises:
         MissingExtraError: bitsandbytes is absent.
     """
     bitsandbytes: Any = require("bitsandbytes", "optim.name: adamw_8bit")
-    return bitsandbytes.optim.AdamW8bit(groups, betas=(betas[0], betas[1]))
+    return bitsandbytes.optim.AdamW8bit(groups, betas=(betas[0], betas[1]), eps=eps)
 
 
 def rate_factor(step: int, steps: int, *, warmup: float = 0.0, schedule: str = "cosine", floor: float = 0.0) -> float:

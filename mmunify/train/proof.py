@@ -103,23 +103,25 @@ class ProofCallback(pl.Callback):
             self.proof, self.is_done = Proof(**state_dict), True
 
     def _conclude(self) -> None:
-        proof = self.proof
         now = checksums(learning_parameters(self.model))
-        changed = {part_of(name) for name, before in self._learning.items() if now[name] != before}
+        moved = {part_of(name) for name, before in self._learning.items() if now[name] != before}
         # Where ranks hold rows of a tensor, a gradient may be in the rows of another one.
-        seen = exchange([(set(self._waiting), changed)])
-        proof.idle = [name for name in self._waiting if all(name in waiting for waiting, _ in seen)]
-        parts = {part_of(name) for name in self._learning}
-        proof.changed = {part: any(part in found for _, found in seen) for part in sorted(parts)}
-        self._raise_for_idle([name for name in proof.idle if not _matches(name, self.allow_idle)])
-        still = [part for part, changed in proof.changed.items() if not changed and not self._may_idle(part)]
-        if still:
-            raise TrainingError(
-                f"stage {self.stage!r}: {_listed(still)} should learn but did not change in {proof.steps} steps; "
-                "is its rate zero, or is the optimiser given other tensors?"
-            )
+        waiting, changed = zip(*exchange([(set(self._waiting), moved)]), strict=True)
+        self.proof.idle = [name for name in self._waiting if name in set.intersection(*waiting)]
+        parts = sorted({part_of(name) for name in self._learning})
+        self.proof.changed = {part: part in set.union(*changed) for part in parts}
+        self._raise_for_idle([name for name in self.proof.idle if not _matches(name, self.allow_idle)])
+        self._raise_for_still([part for part, has_changed in self.proof.changed.items() if not has_changed])
         self._check_frozen()
         self._waiting, self._learning, self.is_done = {}, {}, True
+
+    def _raise_for_still(self, parts: list[str]) -> None:
+        still = [part for part in parts if not self._may_idle(part)]
+        if still:
+            raise TrainingError(
+                f"stage {self.stage!r}: {_listed(still)} should learn but did not change in {self.proof.steps} steps; "
+                "is its rate zero, or is the optimiser given other tensors?"
+            )
 
     def _raise_for_idle(self, idle: list[str]) -> None:
         if idle:

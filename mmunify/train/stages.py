@@ -35,7 +35,7 @@ from mmunify.train.watch import RankWatch
 SAVE_EVERY = 100
 ELASTIC = (
     *("batch_size", "accumulate", "num_workers", "precision", "max_dropped"),
-    *("packing", "batch_tokens", "bad_samples"),
+    *("packing", "batch_tokens", "bad_samples", "gradient_cosine"),
 )
 """Of a stage, what may change when a run is resumed."""
 
@@ -145,28 +145,26 @@ class _Run:
         bundle = Bundle(recipe_of_stage(self.recipe, stage), model, before.learned | learned_names(model))
         require_packing(stage, model)
         processor = bundle.processor()
-        stage = self._with_steps(index, stage, processor)
+        proof = ProofCallback(model, stage.name, stage.allow_idle)
+        with quiet():
+            trainer = self._trainer(stage, proof)
+        stage = self._with_steps(index, stage, processor, trainer.world_size)
         loader = partial(self._loader, index, stage, processor)
         first_step = sum(self._steps_of(earlier) for earlier in self.recipe.stages[:index])
         layers = layer_options(self.recipe.trainer)
         module = StageModule(model, stage, loader, self.recipe.seed, first_step, layers)
-        proof = ProofCallback(model, stage.name, stage.allow_idle)
         start = time.perf_counter()
-        with caching(self.cache, bundle.recipe, model, processor, self._precision(stage)):
-            self._fit(stage, module, proof, resume)
+        with caching(self.cache, bundle.recipe, model, processor, self._precision(stage)), quiet():
+            self._fit(trainer, module, resume)
         record = _record(stage, module, proof.proof, counts, time.perf_counter() - start)
         if self.loader is not None:
             record["bad_samples"] = self.loader.bad_samples.state_dict()
         return self._finish(stage.name, bundle, record)
 
-    def _with_steps(self, index: int, stage: Stage, processor: Processor) -> Stage:
+    def _with_steps(self, index: int, stage: Stage, processor: Processor, world: int) -> Stage:
         """The stage with its number of steps, where it is measured in epochs or tokens."""
         if stage.steps:
             return stage
-        with quiet():
-            world = make_trainer(
-                self.recipe.trainer, steps=1, callbacks=[], loggers=[], folder=self.folder.path
-            ).world_size
         samples = stage_samples(stage, [self.recipe.seed, index])
         return replace(stage, steps=stage_steps(stage, samples, stage_batches(stage, processor), world))
 
@@ -185,25 +183,24 @@ class _Run:
     def _meta(self) -> bool:
         return self._sharding is not None and self._sharding.meta
 
-    def _fit(self, stage: Stage, module: StageModule, proof: ProofCallback, resume: bool) -> None:
-        checkpoint = self.folder.checkpoint(stage.name)
-        bar = [ProgressCallback(stage.name, stage.steps)] if self.progress else []
-        saving = CheckpointCallback(checkpoint, self.save_every)
+    def _trainer(self, stage: Stage, proof: ProofCallback) -> pl.Trainer:
+        bar = [ProgressCallback(stage.name)] if self.progress else []
+        saving = CheckpointCallback(self.folder.checkpoint(stage.name), self.save_every)
         gates = GateCallback(self.folder.path, stage.name)
-        callbacks = [SpeedCallback(), proof, gates, *bar, *self.callbacks, saving]
         options = {**self.recipe.trainer, **({"precision": stage.precision} if stage.precision else {})}
-        with quiet():
-            trainer = make_trainer(
-                options,
-                steps=stage.steps,
-                callbacks=callbacks,
-                loggers=make_loggers(self.folder.path, stage.name, options.get("loggers")),
-                folder=self.folder.path,
-            )
-            start = CheckpointReader(checkpoint).path if resume and checkpoint.exists() else None
-            with RankWatch(self.folder.path, trainer.global_rank, partial(self._children, trainer)).watching():
-                # Lightning's format is read as plain data too: nothing in a checkpoint can run code.
-                trainer.fit(module, ckpt_path=start, weights_only=True if start else None)
+        return make_trainer(
+            options,
+            callbacks=[SpeedCallback(), proof, gates, *bar, *self.callbacks, saving],
+            loggers=make_loggers(self.folder.path, stage.name, options.get("loggers")),
+            folder=self.folder.path,
+        )
+
+    def _fit(self, trainer: pl.Trainer, module: StageModule, resume: bool) -> None:
+        checkpoint = self.folder.checkpoint(module.stage.name)
+        start = CheckpointReader(checkpoint).path if resume and checkpoint.exists() else None
+        with RankWatch(self.folder.path, trainer.global_rank, partial(self._children, trainer)).watching():
+            # Lightning's format is read as plain data too: nothing in a checkpoint can run code.
+            trainer.fit(module, ckpt_path=start, weights_only=True if start else None)
         module.layers.undo(module.model)
         if module.average is not None:
             module.average.copy_into(module.model)

@@ -28,16 +28,21 @@ _OWN = ("recompute", "compile", "loggers")
 
 
 def make_trainer(
-    options: Mapping[str, Any], *, steps: int, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger], folder: Path
+    options: Mapping[str, Any],
+    *,
+    callbacks: Sequence[pl.Callback],
+    loggers: Sequence[Logger],
+    folder: Path,
+    steps: int = -1,
 ) -> pl.Trainer:
     """A trainer for one stage.
 
     Args:
         options: the recipe's `trainer:`.
-        steps: optimiser steps.
         callbacks: in the order in which they run.
         loggers: of the stage.
         folder: of the run.
+        steps: optimiser steps at most; -1 = as many as the loader has windows.
 
     Raises:
         RecipeError: an option that belongs to a stage, that Lightning doesn't know, or that this machine can't do.

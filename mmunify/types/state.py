@@ -96,12 +96,21 @@ class Condition(TensorStruct):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadOutput:
-    """Losses of one head as *sums*, with the counts that divide them, reduced by the trainer before dividing."""
+    """Losses of one head as *sums*, with the counts that divide them, reduced by the trainer before dividing.
+
+    Attributes:
+        losses: sums over what counts.
+        counts: how much counts.
+        predictions: what else it says.
+        conditions: what a linked de-tokenizer starts from.
+        documents: a loss document by document, where the head can tell: sums and counts, for telemetry.
+    """
 
     losses: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, Tensor] = field(default_factory=dict)
     predictions: dict[str, Tensor] = field(default_factory=dict)
     conditions: Condition | None = None
+    documents: dict[str, Float[Tensor, "2 docs"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

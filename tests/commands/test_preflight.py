@@ -36,6 +36,16 @@ def test_data_that_cannot_be_opened_is_a_fault_of_its_stage(recipe):
     assert report["dry_run"] == {}
 
 
+def test_data_smaller_than_a_batch_over_all_processes_is_a_fault_of_its_stage(recipe):
+    recipe.trainer |= {"devices": 4}
+    recipe.stages[1].batch_size = 10
+    assert preflight(recipe, 10, dry_run=False)["faults"] == []
+    recipe.stages[1].batch_size = 11
+    (fault,) = preflight(recipe, 10, dry_run=False)["faults"]
+    assert fault.path == "stages.1.data"
+    assert "have 40 samples, fewer than a batch of 11 on each of 4 processes; lower batch_size" in fault.message
+
+
 def test_a_step_that_fails_is_a_fault_of_its_stage(recipe):
     tree = recipe.to_dict()
     tree["max_length"] = 20

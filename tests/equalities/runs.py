@@ -6,6 +6,7 @@ one takes seconds.
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,9 +18,10 @@ from lightning.pytorch import Callback
 import mmunify.train.module
 from mmunify.train.folder import FOLDER_VARIABLE, main_process
 from mmunify.train.stages import train
-from tests.train.small import small_recipe
+from tests.train.small import small_recipe, wide_recipe
 
 ROOT = Path(__file__).parents[2]
+RECIPES = {"small": small_recipe, "wide": wide_recipe}
 MOE = {"name": "lora_moe", "match": "*.mlp.*_proj", "rank": 2, "num_experts": 2, "balance": "cv_squared"}
 LORA = {"name": "lora", "match": "*.mlp.*_proj", "rank": 2}
 
@@ -34,12 +36,32 @@ class Diary(Callback):
         if trainer.is_global_zero:
             loss = float(pl_module.step_metrics["loss"]).hex()
             line = {"step": f"{pl_module.stage.name} {batch_idx}", "loss": loss, "samples": batch.sample_ids}
+            line["cosines"] = {k: v for k, v in pl_module.step_metrics.items() if k.startswith("gradient_cosine/")}
             with self.file.open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
     def on_train_end(self, trainer, pl_module):
         if trainer.world_size == 1:
             torch.save(pl_module.optimizers().state_dict(), self.file.parent / f"{pl_module.stage.name}.optimiser")
+
+
+class Quietest(Callback):
+    """Keeps the smallest gradient other than zero that every element had in a stage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_start(self, trainer, pl_module):
+        self.seen = {n: torch.full_like(p, torch.inf) for n, p in pl_module.model.named_parameters() if p.requires_grad}
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        for name, parameter in pl_module.model.named_parameters():
+            if parameter.grad is not None:
+                size = parameter.grad.abs()
+                self.seen[name] = torch.where(size > 0, torch.minimum(size, self.seen[name]), self.seen[name])
+
+    def on_train_end(self, trainer, pl_module):
+        torch.save(self.seen, self.folder / f"{pl_module.stage.name}.quietest")
 
 
 class Kill(Callback):
@@ -53,21 +75,39 @@ class Kill(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class FillDisk(Callback):
+    """From a step on, no file of a process may grow."""
+
+    def __init__(self, rank: int, stage: str, step: int) -> None:
+        self.where = (rank, stage, step)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if self.where == (trainer.global_rank, pl_module.stage.name, batch_idx):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+
+
 def run(llama: str, out: str, processes: int = 1, sgd: bool = False, **options) -> None:
-    """Train the small recipe; options: tuner, dropout, accumulate, workers, kill, resume, ema, trainer, steps, lr."""
+    """Train a recipe of `RECIPES`.
+
+    Options: recipe, tuner, dropout, accumulate, workers, packing, batch_tokens, kill, fill, resume, ema, trainer,
+    steps, lr, eps, cosine.
+    """
     build = mmunify.train.module.build_adamw
     trainer = {"accelerator": "cpu", "devices": processes, **options.get("trainer", {})}
-    recipe = small_recipe(llama, trainer=trainer)
+    recipe = RECIPES[options.get("recipe", "small")](llama, trainer=trainer)
     recipe.model.tuners = [{**options.get("tuner", LORA), "dropout": options.get("dropout", 0.0)}]
     for stage in recipe.stages:
         stage.accumulate, stage.num_workers = options.get("accumulate", 1), options.get("workers", 0)
         stage.batch_size, stage.steps = 8 // processes // stage.accumulate, options.get("steps", 3)
         stage.clip, stage.ema, stage.optim.lr = 0.0, options.get("ema", 0.0), options.get("lr", 0.1)
+        stage.packing, stage.batch_tokens = options.get("packing", False), options.get("batch_tokens")
+        stage.optim.eps, stage.gradient_cosine = options.get("eps", 1e-8), options.get("cosine", 0)
     Path(out).mkdir(parents=True, exist_ok=True)
-    callbacks = [Diary(Path(out)), *([Kill(*options["kill"])] if options.get("kill") else [])]
+    harm = [each(*options[name]) for name, each in (("kill", Kill), ("fill", FillDisk)) if options.get(name)]
+    callbacks = [Diary(Path(out)), *harm, *([Quietest(Path(out))] if processes == 1 else [])]
     if not main_process():
         os.environ[FOLDER_VARIABLE] = out
-    mmunify.train.module.build_adamw = (lambda groups, betas: torch.optim.SGD(groups)) if sgd else build
+    mmunify.train.module.build_adamw = (lambda groups, *_: torch.optim.SGD(groups)) if sgd else build
     try:
         bundle = train(
             recipe, out, callbacks=callbacks, progress=False, save_every=2, resume=options.get("resume", False)

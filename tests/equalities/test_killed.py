@@ -6,17 +6,21 @@ import torch
 from tests.equalities.runs import diary, run, start, weights
 
 SETTINGS = {"dropout": 0.2, "steps": 6, "lr": 1e-3, "ema": 0.9}
+ROWS = {"alone": {}, "packed": {"packing": True}, "divided": {"packing": True, "batch_tokens": 96}}
+"""One sample per row, several, and several in more than one batch per step."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_killed_in_both_stages(llama_folder, tmp_path, workers):
-    run(str(llama_folder), str(tmp_path / "whole"), **SETTINGS)
+@pytest.mark.parametrize("rows", ROWS)
+def test_killed_in_both_stages(llama_folder, tmp_path, rows, workers):
+    settings = {**SETTINGS, **ROWS[rows]}
+    run(str(llama_folder), str(tmp_path / "whole"), **settings)
     out = str(tmp_path / "killed")
     for kill in ([0, "perceive", 4], [0, "perceive", 5], [0, "mix", 0], [0, "mix", 3]):
-        done = start(tmp_path, llama_folder, {"out": out, "kill": kill, "resume": True, "workers": workers, **SETTINGS})
+        done = start(tmp_path, llama_folder, {"out": out, "kill": kill, "resume": True, "workers": workers, **settings})
         assert done.returncode == -9, done.stderr[-2000:]
-    done = start(tmp_path, llama_folder, {"out": out, "resume": True, "workers": workers, **SETTINGS})
+    done = start(tmp_path, llama_folder, {"out": out, "resume": True, "workers": workers, **settings})
     assert done.returncode == 0, done.stderr[-2000:]
     assert diary(tmp_path / "killed") == diary(tmp_path / "whole")
     before, after = weights(tmp_path / "whole"), weights(tmp_path / "killed")

@@ -23,6 +23,10 @@ def test_equals_cross_entropy_over_all_logits(model, pair):
     learned = batch.labels[:, 1:] != -100
     hits = (logits[:, :-1].argmax(-1) == batch.labels[:, 1:])[learned].sum()
     assert int(made.predictions["correct"]) == int(hits)
+    sums, counts = made.documents["cross_entropy"]
+    each = F.cross_entropy(logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), reduction="none")
+    torch.testing.assert_close(sums, each.unflatten(0, learned.shape).sum(1))
+    assert counts.tolist() == learned.sum(1).tolist()
 
 
 def test_chunks_change_neither_loss_nor_gradients(model, pair):
@@ -44,6 +48,7 @@ def test_nothing_supervised_is_a_zero_that_still_reaches_the_backbone(model, pai
 
     made = TextHead()(hidden, replace(batch, labels=torch.full_like(batch.labels, -100)), {}, model.backbone.unembed)
     assert float(made.losses["cross_entropy"].detach()) == 0 and int(made.counts["cross_entropy"]) == 0
+    assert made.documents["cross_entropy"].tolist() == [[0.0, 0.0], [0.0, 0.0]]
     made.losses["cross_entropy"].backward()
 
 

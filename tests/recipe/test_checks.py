@@ -56,6 +56,7 @@ def test_a_head_that_learns_features_needs_an_encoder():
 def test_weights_belong_to_heads_and_detokenizers():
     model = ModelNodes(heads={"text": {}, "image": {}}, detokenizers={"image": {}})
     assert checks.weight_faults({"text": 1, "image/mse": 2}, model, "w") == []
+    assert checks.weight_faults({"detokenizers.image": 5, "detokenizers.image/l1": 5}, model, "w") == []
     assert texts(checks.weight_faults({"txet/ce": 1}, model, "w")) == [
         "w.txet/ce: no head or detokenizer named 'txet'; did you mean 'text'?"
     ]

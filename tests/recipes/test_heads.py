@@ -10,15 +10,18 @@ from mmunify.recipe import load_recipe
 from mmunify.types import Media, Text
 from tests.heads.worlds import generate_along
 
+STAGES = ("perceive", "adapt", "draw")
 QUICK = [
     "trainer.precision=32-true",
-    *(f"stages.{stage}.{key}" for stage in ("perceive", "adapt", "mix") for key in ("batch_size=2", "num_workers=0")),
-    *(f"stages.{stage}.steps=3" for stage in ("perceive", "adapt", "mix")),
+    *(f"stages.{stage}.{key}" for stage in STAGES for key in ("batch_size=2", "num_workers=0")),
+    *(f"stages.{stage}.steps=3" for stage in STAGES),
     "stages.perceive.data.0.turns=1",
     "stages.adapt.mix=sample",
     "stages.adapt.data=[{name: digit_world, turns: 2, tasks: [generate_image, segment, refer]}]",
-    "stages.mix.data=[{name: digit_world, turns: 2, tasks: [generate_image, segment, refer]}]",
+    "stages.draw.mix=sample",
+    "stages.draw.data=[{name: digit_world, turns: 2, tasks: [generate_image, segment, refer]}]",
 ]
+MAIN = load_recipe("tiny/unifiedmllm")
 PAIRS = [
     ("task_tokens", "masks"),
     ("queries", "boxes"),
@@ -39,6 +42,15 @@ def test_every_option_trains_through_all_stages_and_answers(heads, regions, tmp_
     expected = [{"image": 1} if heads != "task_tokens" else {}, {"masks": {"mask": 1}}.get(regions, {})]
     assert made == [*expected, {"boxes": {"box": 1}}.get(regions, {})]
     _answers(bundle, samples, written, monkeypatch)
+
+
+@pytest.mark.parametrize(("heads", "regions"), PAIRS)
+def test_the_stages_before_the_heads_are_those_of_the_main_recipe(heads, regions):
+    """So that runs share them."""
+    own, main = (
+        recipe.to_dict() for recipe in (load_recipe("tiny/heads", [f"heads={heads}", f"regions={regions}"]), MAIN)
+    )
+    assert own["model"] == main["model"] and own["stages"][:2] == main["stages"][:2]
 
 
 def _answers(bundle, samples, written, monkeypatch):

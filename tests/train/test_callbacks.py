@@ -53,7 +53,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
 
 
 def test_progress_shows_steps_and_loss(tmp_path, capsys):
-    module = fit(toy_module(ToyModel(), toy_stage(steps=3)), tmp_path, [ProgressCallback("perceive", 3)])
+    module = fit(toy_module(ToyModel(), toy_stage(steps=3)), tmp_path, [ProgressCallback("perceive")])
     shown = capsys.readouterr().out
     assert "perceive" in shown and "3/3" in shown and f"loss {module.curve[-1]:.4f}" in shown
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from mmunify.errors import TrainingError
-from mmunify.train.module import StepTotals, reseed
+from mmunify.errors import CheckpointError, TrainingError
+from mmunify.train.module import reseed
 from mmunify.types import StepReport
 from tests.train.worlds import ToyModel, fit, toy_batch, toy_module, toy_stage
 
@@ -51,14 +51,6 @@ def test_accumulated_window_equals_one_batch(tmp_path):
     for step in range(3):
         for name in whole[step]:
             torch.testing.assert_close(split[step][name], whole[step][name], rtol=1e-5, atol=1e-8)
-
-
-def test_totals_add_over_batches_and_ranks():
-    totals = StepTotals()
-    for entry in [("text", 6.0, 2.0, 1.0), ("text", 2.0, 6.0, 1.0), ("image", 0.0, 0.0, 3.0), ("aux/b", 0.5, 1.0, 1.0)]:
-        totals.add(*entry)
-    assert totals.means() == {"text": 1.0, "image": 0.0, "aux/b": 0.5}
-    assert totals.loss == 1.5
 
 
 def test_clip_limits_the_step_and_the_norm_is_that_before(tmp_path):
@@ -136,6 +128,17 @@ def test_reseed_depends_on_seed_step_and_rank():
         draws[key] = torch.rand(()).item()
     reseed(0, 0, 0)
     assert torch.rand(()).item() == draws[0, 0, 0] and len(set(draws.values())) == 4
+
+
+def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
+    saved = {"samples_per_step": 4, "curve": [], "num_dropped": 0, "dropped_in_row": 0}
+    module = toy_module(ToyModel(), toy_stage(batch_size=4))
+    module.on_load_checkpoint({"mmunify": saved})
+    monkeypatch.setattr("mmunify.train.module.num_ranks", lambda: 2)
+    with pytest.raises(CheckpointError, match=r"with 4 samples per step, this run has 8 \(2 processes\); keep batch"):
+        module.on_load_checkpoint({"mmunify": saved})
+    module.stage.batch_size = 2
+    module.on_load_checkpoint({"mmunify": saved})
 
 
 def test_checkpoints_hold_what_learns_and_load_as_plain_data(tmp_path):

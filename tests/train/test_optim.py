@@ -64,11 +64,11 @@ def test_set_rates_keeps_the_ratio_of_groups():
     model = ToyModel()
     apply_learns(model, ["adapters.*", "backbone.*"])
     groups = parameter_groups(model, lr=1e-3, weight_decay=0, groups=[{"match": "backbone.*", "lr": 1e-4}])
-    optimizer = build_adamw(groups, (0.8, 0.99))
+    optimizer = build_adamw(groups, (0.8, 0.99), 1e-5)
     set_rates(optimizer, 0.5)
     set_rates(optimizer, 0.25)
     assert {group["lr"] for group in optimizer.param_groups} == {2.5e-4, 2.5e-5}
-    assert optimizer.param_groups[0]["betas"] == (0.8, 0.99)
+    assert (optimizer.param_groups[0]["betas"], optimizer.param_groups[0]["eps"]) == ((0.8, 0.99), 1e-5)
 
 
 def test_eight_bits_need_bitsandbytes(monkeypatch):
@@ -76,7 +76,8 @@ def test_eight_bits_need_bitsandbytes(monkeypatch):
     with pytest.raises(MissingExtraError, match="optim.name: adamw_8bit needs the package 'bitsandbytes'"):
         build_adamw_8bit([])
     made = types.ModuleType("bitsandbytes")
-    made.optim = types.SimpleNamespace(AdamW8bit=lambda groups, betas: torch.optim.AdamW(groups, betas=betas))
+    made.optim = types.SimpleNamespace(AdamW8bit=torch.optim.AdamW)
     monkeypatch.setitem(sys.modules, "bitsandbytes", made)
     groups = [{"params": [torch.zeros(1, requires_grad=True)]}]
-    assert build_adamw_8bit(groups, [0.5, 0.6]).defaults["betas"] == (0.5, 0.6)
+    made = build_adamw_8bit(groups, [0.5, 0.6], 1e-6).defaults
+    assert (made["betas"], made["eps"]) == ((0.5, 0.6), 1e-6)

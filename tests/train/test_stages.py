@@ -172,6 +172,20 @@ def test_another_number_of_samples_per_step_is_refused(llama_folder, tmp_path):
     train(recipe, tmp_path / "run", resume=True, progress=False)
 
 
+def test_broken_off_behind_the_last_step(run, llama_folder, tmp_path):
+    """The last checkpoint is that of the last step, and no bundle was written yet."""
+
+    class AtTheEnd(Callback):
+        def on_train_end(self, trainer, pl_module):
+            raise KeyError("broken off")
+
+    with pytest.raises(KeyError):
+        train(small_recipe(llama_folder), tmp_path / "run", progress=False, save_every=3, callbacks=[AtTheEnd()])
+    assert torch.load(tmp_path / "run" / "perceive.ckpt", weights_only=True)["global_step"] == 6
+    bundle = train(small_recipe(llama_folder), tmp_path / "run", progress=False, resume=True)
+    assert changed(tensors(run[3].model), tensors(bundle.model)) == set()
+
+
 class Stop(Callback):
     """Breaks a run off at its fourth step."""
 

@@ -20,7 +20,7 @@ class DigitWorld(Drafted):
         turns: independent exchanges about one picture, which then is encoded once for all of them.
         seed: of all draws.
         length: number of samples.
-        num_digits: numbers of digits that a scene may have.
+        num_digits: numbers of digits that a scene may have, and that a user may ask for in one exchange.
         size: side of the pictures in pixels.
         warp: strength (0..1) of random distortions of the handwriting, for training.
         outputs: tasks whose answers are outputs: the pictures of generate_image, edit, remove, recolor and replace, the

@@ -71,7 +71,8 @@ class Conversations:
         tasks: names of tasks (of `TASKS`, or "dialogue"), or their weights; None = all of them, equally often.
         turns: independent exchanges about one scene per conversation; dialogues have their own number of turns.
         seed: of all draws.
-        num_digits: numbers of digits that a scene may have, each equally likely.
+        num_digits: numbers of digits that a scene may have, each equally likely, and that a user may ask for; dialogues
+            ask for any number.
         size: side of the pictures in pixels.
         warp: strength (0..1) of random distortions of the handwriting.
 
@@ -105,11 +106,11 @@ class Conversations:
         task = self._draw_task(rng)
         if task == "dialogue":
             return Draft(task=task, exchanges=tuple(draw_dialogue(scene, rng, self.split)))
-        exchanges = [TASKS[task](scene, rng, self.split)]
+        exchanges: list[Exchange] = [draw_exchange(scene, rng, self.split, task, (), self.num_digits)]
         while len(exchanges) < self.turns:
             other = self._draw_task(rng)
             if other != "dialogue":
-                exchanges.append(draw_exchange(scene, rng, self.split, other, exchanges))
+                exchanges.append(draw_exchange(scene, rng, self.split, other, exchanges, self.num_digits))
         return Draft(task="multi" if self.turns > 1 else task, exchanges=tuple(exchanges))
 
     def by_task(self) -> dict[str, tuple["Conversations", float]]:

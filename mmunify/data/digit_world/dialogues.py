@@ -5,10 +5,12 @@ answers with a call and shows nothing by itself; now and then the user then show
 is about that one. Requests that look at no picture (layouts, pictures from words) come last.
 """
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 
 from mmunify.data.digit_world.handwriting import Split
-from mmunify.data.digit_world.scene import Scene
+from mmunify.data.digit_world.scene import MAX_DIGITS, Scene
 from mmunify.data.digit_world.tasks import TASKS, Exchange
 from mmunify.data.digit_world.words import choose
 
@@ -29,15 +31,38 @@ REDRAWS = 4
 """How often an exchange is drawn again when the user has already said the same words."""
 
 
-def draw_exchange(scene: Scene, rng: np.random.Generator, split: Split, task: str, before: list[Exchange]) -> Exchange:
-    """An exchange of a task whose question has, if possible, not been asked before."""
+def draw_exchange(
+    scene: Scene,
+    rng: np.random.Generator,
+    split: Split,
+    task: str,
+    before: Sequence[Exchange] = (),
+    num_digits: Collection[int] = range(1, MAX_DIGITS + 1),
+) -> Exchange:
+    """An exchange of a task whose question has, if possible, not been asked before.
+
+    Args:
+        scene: what the user looks at.
+        rng: all randomness comes from here.
+        split: whose handwriting new digits take.
+        task: its name.
+        before: exchanges of the same conversation.
+        num_digits: numbers of digits that a user may ask for, where a picture is made from words.
+    """
     said = {exchange.user.lower() for exchange in before}
-    exchange = TASKS[task](scene, rng, split)
+    exchange = _asked(scene, rng, split, task, num_digits)
     for _ in range(REDRAWS):
         if exchange.user.lower() not in said:
             break
-        exchange = TASKS[task](scene, rng, split)
+        exchange = _asked(scene, rng, split, task, num_digits)
     return exchange
+
+
+def _asked(scene: Scene, rng: np.random.Generator, split: Split, task: str, num_digits: Collection[int]) -> Exchange:
+    while True:
+        exchange = TASKS[task](scene, rng, split)
+        if exchange.plan is None or len(exchange.plan.objects) in num_digits:
+            return exchange
 
 
 def draw_dialogue(scene: Scene, rng: np.random.Generator, split: Split) -> list[Exchange]:

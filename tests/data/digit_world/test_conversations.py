@@ -42,6 +42,15 @@ def test_numbers_of_digits() -> None:
     assert {len(drafts[index].exchanges[0].scene.digits) for index in range(40)} == {2, 4}
 
 
+def test_numbers_of_digits_hold_for_pictures_that_are_asked_for() -> None:
+    drafts = _drafts(tasks=["generate_image", "layout_to_image"], num_digits=(1,), turns=2)
+    plans = [exchange.plan for index in range(20) for exchange in drafts[index].exchanges]
+    assert {len(plan.objects) for plan in plans} == {1}
+    assert {plan.kind for plan in plans} == {"row", "places"}
+    drafts = _drafts(tasks=["generate_image"])
+    assert {len(drafts[index].exchanges[0].plan.objects) for index in range(40)} == {1, 2, 3, 4}
+
+
 def test_weights_of_tasks() -> None:
     drafts = _drafts(tasks={"caption": 3.0, "refer": 1.0})
     captions = np.mean([drafts[index].task == "caption" for index in range(600)])
