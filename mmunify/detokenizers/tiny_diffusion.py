@@ -99,7 +99,8 @@ class TinyDiffusionDetokenizer(Detokenizer):
         self.project = nn.Linear(in_dim, width) if attends else None
         self.near = self._near() if self._joins("grid") else None
         beside, source_dim = PLACES_DIM + latents.channels * (self.draft is not None), latents.channels * source
-        self.unet = RasterUNet(latents.channels, beside, source_dim, sizes["dims"], width if attends else None)
+        keeps = source and sizes["prediction"] is None
+        self.unet = RasterUNet(latents.channels, beside, source_dim, sizes["dims"], width if attends else None, keeps)
         self.canvas = LatentCanvas(latents, _noising(sizes["prediction"], self.training_options), sizes["size"])
         self.preprocess = self.canvas.preprocess
         if path is not None and torch.get_default_device().type != "meta":
@@ -149,17 +150,19 @@ class TinyDiffusionDetokenizer(Detokenizer):
             known["states"] = self.project(states)
         if self.sizes["source"]:
             known["source"] = self.canvas.source(condition, drops[1])
+            known["has_source"] = self.canvas.has_source(condition) & ~drops[1]
         return known
 
     def _answer(self, sample: Tensor, time: Tensor, known: Known) -> Tensor:
-        """The U-Net's answer, built upon the draft."""
+        """The U-Net's answer, built upon the draft and what is kept of the source."""
         answer = self.unet(sample, time, known)
         if self.sizes["prediction"] is not None:
             return answer
         share = (time / UNITS).view(-1, 1, 1, 1).to(sample.dtype)
-        draft = known["draft"].to(sample.dtype) if "draft" in known else torch.zeros_like(sample)
+        answer, kept = answer.to(sample.dtype).tensor_split([sample.shape[1]], dim=1)
+        base = _base(known, kept, sample)
         spread = DRAFTED_SPREAD if "draft" in known else SPREAD
-        return draft + _preconditioned(sample - (1 - share) * draft, share, answer.to(sample.dtype), spread)
+        return base + _preconditioned(sample - (1 - share) * base, share, answer, spread)
 
     def _places(self, like: Float[Tensor, "K N E"]) -> Float[Tensor, "K P h w"]:
         """Where every cell lies."""
@@ -176,11 +179,24 @@ class TinyDiffusionDetokenizer(Detokenizer):
 
     def _load(self, file: Path) -> None:
         own = self.state_dict()
-        added = {name: tensor for name, tensor in own.items() if "source_in" in name}  # zero, where they are new
+        added = {name: tensor for name, tensor in own.items() if "source_" in name}  # zero, where they are new
         try:
             self.load_state_dict({**added, **read_weights(file)})
         except RuntimeError as error:
             raise CheckpointError(f"{file} doesn't fit the sizes in its config.json {self.sizes}: {error}") from error
+
+
+def _base(known: Known, kept: Tensor, like: Tensor) -> Tensor:
+    """The draft, and between it and the source picture, where there is one, the share that is kept.
+
+    An edit leaves most of a picture as it is. To say so takes one number per place; to draw it again from what came in
+    takes all of the network's width.
+    """
+    draft = known["draft"].to(like.dtype) if "draft" in known else torch.zeros_like(like)
+    if not kept.shape[1]:
+        return draft
+    there = known["has_source"].view(-1, 1, 1, 1).to(like.dtype)
+    return draft + there * kept * (known["source"].to(like.dtype) - draft)
 
 
 def _preconditioned(rest: Tensor, share: Tensor, answer: Tensor, spread: float) -> Tensor:

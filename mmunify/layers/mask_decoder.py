@@ -9,6 +9,9 @@ from mmunify.layers.positions import sincos_2d
 from mmunify.layers.projector import projector
 from mmunify.layers.two_way import TwoWayTransformer
 
+PRIOR = -3.0
+"""Logit of every pixel at first: few belong to a mask (https://arxiv.org/abs/1708.02002, section 4.1)."""
+
 
 class MaskDecoder(nn.Module):
     """A small mask decoder after SAM's (https://arxiv.org/abs/2304.02643), for any encoder's raster.
@@ -50,6 +53,7 @@ class MaskDecoder(nn.Module):
         widths = [dim // 2**i for i in range(1, steps + 1)]
         self.rise = nn.Sequential(*_doublings(dim, widths))
         self.read = projector(dim, dim, widths[-1] if widths else dim)
+        self.bias = nn.Parameter(torch.full((1,), PRIOR))
 
     def forward(self, raster: Float[Tensor, "K E h w"], prompts: Float[Tensor, "K P D"]) -> Float[Tensor, "K H W"]:
         """One mask per item, as logits; H = scale * h."""
@@ -59,7 +63,7 @@ class MaskDecoder(nn.Module):
         places = sincos_2d((size[0], size[1]), self.dim, device=states.device).to(states.dtype)
         tokens, cells = self.transformer(tokens, states.flatten(2).transpose(1, 2), places)
         risen = self.rise(cells.transpose(1, 2).unflatten(2, size))
-        return torch.einsum("kd,kdhw->khw", self.read(tokens[:, 0]), risen)
+        return torch.einsum("kd,kdhw->khw", self.read(tokens[:, 0]), risen) + self.bias
 
 
 def _doublings(dim: int, widths: list[int]) -> list[nn.Module]:

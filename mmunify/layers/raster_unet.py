@@ -83,10 +83,17 @@ class RasterUNet(nn.Module):
         source: of a source picture; 0 = there is none. Their weights start at zero: at first they change nothing.
         dims: channels of the levels, multiples of `HEAD_DIM`.
         states_dim: width of the features to attend to; None = no attention.
+        keeps: a second answer, behind the first and zero at first: how much of the source stays, for every number.
     """
 
     def __init__(
-        self, channels: int, beside: int, source: int, dims: Sequence[int], states_dim: int | None = None
+        self,
+        channels: int,
+        beside: int,
+        source: int,
+        dims: Sequence[int],
+        states_dim: int | None = None,
+        keeps: bool = False,
     ) -> None:
         super().__init__()
         first, last, wide = dims[0], dims[-1], 4 * dims[0]
@@ -101,9 +108,8 @@ class RasterUNet(nn.Module):
         )
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in zip(dims, dims[1:], strict=False))
         self.last = TimedBlock(first, first, wide)
-        self.conv_out = nn.Sequential(
-            nn.GroupNorm(GROUPS, first), nn.SiLU(), zeroed(nn.Conv2d(first, channels, 3, padding=1))
-        )
+        self.conv_out = _answering(first, channels)
+        self.source_out = _answering(first, channels) if keeps else None
         attends = dims if states_dim else ()
         self.look_down, self.look_up = (
             nn.ModuleList(PlacedAttention(dim, states_dim or 0) for dim in attends) for _ in range(2)
@@ -111,8 +117,8 @@ class RasterUNet(nn.Module):
 
     def forward(
         self, sample: Float[Tensor, "K c h w"], time: Float[Tensor, "K"] | Tensor, known: Known
-    ) -> Float[Tensor, "K c h w"]:
-        """What the network answers for a noisy sample."""
+    ) -> Float[Tensor, "K a h w"]:
+        """What the network answers for a noisy sample; a = c, or 2 c where it also says what it keeps."""
         told = self.time(sincos_1d(time.to(sample.dtype), self.conv_in.out_channels))
         skips = self._descend(self._enter(sample, known), told, known)
         cells = self.middle(skips[-1], told)
@@ -120,7 +126,9 @@ class RasterUNet(nn.Module):
             cells = self.up[level](torch.cat([cells, skips[level]], dim=1), told)
             cells = _look(self.look_up, level, cells, known)
             cells = self.grow[level - 1](F.interpolate(cells, scale_factor=2.0)) if level else cells
-        return self.conv_out(self.last(cells, told))
+        cells = self.last(cells, told)
+        answer = self.conv_out(cells)
+        return answer if self.source_out is None else torch.cat([answer, self.source_out(cells)], dim=1)
 
     def _enter(self, sample: Tensor, known: Known) -> Tensor:
         shown = [sample, *(known[name].to(sample.dtype) for name in BESIDE if name in known)]
@@ -165,6 +173,11 @@ class NearRasters(nn.Module):
         trunk = self.blocks(self.enter(raster))
         pairs = zip(self.leave, self.sides, strict=True)
         return [_fit(F.pixel_shuffle(leave(trunk), 2), side) for leave, side in pairs]
+
+
+def _answering(dim: int, channels: int) -> nn.Sequential:
+    """From cells to an answer, zero at first."""
+    return nn.Sequential(nn.GroupNorm(GROUPS, dim), nn.SiLU(), zeroed(nn.Conv2d(dim, channels, 3, padding=1)))
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:

@@ -152,6 +152,23 @@ def test_edits_start_from_a_picture():
     assert detokenizer.generate(edit).shape == PICTURES.shape
 
 
+@pytest.mark.parametrize("draft", [None, DRAFT])
+def test_what_is_kept_of_the_source_is_drawn_exactly(draft):
+    """Where all is kept, a picture is its source; an item without a source keeps nothing."""
+    detokenizer = build(source=True, draft=draft, sampling={"steps": 1})
+    torch.nn.init.ones_(detokenizer.unet.source_out[-1].bias)
+    plain = example_condition(24)
+    edit = Condition(states=plain.states, image=PICTURES, image_mask=torch.tensor([True, False]))
+    drawn, without = detokenizer.generate(edit), build(draft=draft, sampling={"steps": 1}).generate(plain)
+    torch.testing.assert_close(drawn[0], PICTURES[0])
+    torch.testing.assert_close(drawn[1], without[1])
+
+
+def test_a_prediction_of_noise_keeps_nothing():
+    assert build(source=True, training={"prediction": "epsilon"}).unet.source_out is None
+    assert build().unet.source_out is None
+
+
 def test_guidance_changes_the_picture():
     detokenizer, condition = build(sampling={"steps": 2}), example_condition(24)
     torch.nn.init.normal_(detokenizer.unet.conv_out[-1].weight)

@@ -22,6 +22,17 @@ def test_items_do_not_see_each_other_and_prompts_matter():
     assert (decoder(raster, prompts.flip(0)) - together).abs().max() > 1e-3
 
 
+def test_at_first_every_pixel_is_probably_outside():
+    torch.manual_seed(0)
+    decoder = MaskDecoder(6, dim=16, depth=1, num_heads=2)
+    raster, prompts = torch.randn(2, 6, 4, 4), torch.randn(2, 1, 16)
+    assert decoder(raster, prompts).sigmoid().mean() < 0.1
+    moved = decoder(raster, prompts)
+    with torch.no_grad():
+        decoder.bias += 1
+    torch.testing.assert_close(decoder(raster, prompts), moved + 1)
+
+
 def test_gradients_reach_every_parameter():
     decoder = MaskDecoder(6, dim=16, depth=2, num_heads=2)
     decoder(torch.randn(1, 6, 4, 4), torch.randn(1, 1, 16)).square().sum().backward()

@@ -96,6 +96,18 @@ def test_a_source_changes_nothing_at_first():
     assert network.source_in.weight.grad.abs().max() > 0
 
 
+def test_what_is_kept_is_a_second_answer_and_zero_at_first():
+    network, plain, sample = unet(source=12, keeps=True), unet(source=12), draw(2, 12, 8, 8)
+    plain.load_state_dict({name: x for name, x in network.state_dict().items() if "source_out" not in name})
+    known = {**KNOWN, "source": draw(2, 12, 8, 8)}
+    made = network(sample, TIME, known)
+    assert made.shape == (2, 24, 8, 8)
+    assert torch.equal(made[:, :12], plain(sample, TIME, known))
+    assert made[:, 12:].abs().max() == 0
+    made.sum().backward()
+    assert network.source_out[-1].weight.grad.abs().max() > 0
+
+
 @pytest.mark.parametrize("rows", [4, 8, 16, 3])
 def test_rasters_fit_their_levels(rows):
     levels = NearRasters(24, DIMS, [8, 4], depth=1)(draw(2, 24, rows, rows))
