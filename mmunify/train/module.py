@@ -191,7 +191,7 @@ class StageModule(pl.LightningModule):
 
     def _count(self, batch: Batch) -> Told:
         """What the losses of a batch will be divided by; where parts can't tell, a forward pass does."""
-        counts = self.model.counts(batch)
+        counts = self.model.counts(batch)  # type: ignore[operator]
         if counts is not None:
             return tell_counts(counts)
         with torch.no_grad():

@@ -55,6 +55,7 @@ def work(folder: Path, rank: int) -> None:
     loss.backward()
     kept = {"loss": loss.detach(), "left": left.grad, "right": right.grad, "scale": scale.grad}
     torch.save(kept, folder / f"{rank}.pt")
+    dist.barrier()  # a process that leaves early can bring the others down
     dist.destroy_process_group()
 
 
