@@ -14,6 +14,7 @@ from mmunify.model import UnifiedModel
 from mmunify.recipe import Recipe
 from mmunify.train.learns import apply_learns
 from mmunify.train.loader import stage_samples
+from mmunify.train.strategies import strategy_faults
 
 TINY = 20_000_000
 """Parameters up to which a model is built and a step is tried."""
@@ -34,7 +35,7 @@ def preflight(recipe: Recipe, num_samples: int, dry_run: bool) -> dict[str, Any]
         `per_gpu`), `dry_run` (loss and seconds of one small batch).
     """
     found: dict[str, dict[str, Any]] = {"budget": {}, "per_gpu": {}, "dry_run": {}}
-    faults: list[Fault] = []
+    faults: list[Fault] = strategy_faults(recipe)
 
     def visit(model: UnifiedModel, index: int) -> None:
         stage, path = recipe.stages[index], f"stages.{index}"

@@ -22,8 +22,9 @@ from mmunify.train.fsdp2 import Fsdp2Strategy
 from mmunify.train.layers import LayerOptions
 from mmunify.train.loader import Window, WindowLoader
 from mmunify.train.optim import build_adamw, build_adamw_8bit, parameter_groups, rate_factor, set_rates
-from mmunify.train.ranks import exchange, num_ranks, whole
+from mmunify.train.ranks import exchange, num_ranks
 from mmunify.train.totals import StepTotals, Told, gather, tell, tell_counts
+from mmunify.train.zero import clip_gradients, forget_gradients
 from mmunify.types import Batch, StepReport
 
 MakeLoader = Callable[[int, int, bool], WindowLoader]
@@ -112,7 +113,7 @@ class StageModule(pl.LightningModule):
         cosines = self._cosines(batches, batch_idx)
         reseed(self.seed, self.first_step + batch_idx, self.global_rank)
         totals = self._backward(batches)
-        norm = self._clip(optimizer)
+        norm = clip_gradients(self.trainer.strategy, optimizer, self.stage.clip)
         loss = self._log(totals, window, norm, factor, cosines)
         if np.isfinite(loss) and np.isfinite(norm):
             optimizer.step()
@@ -235,18 +236,13 @@ class StageModule(pl.LightningModule):
         with strategy.block_backward_sync() if waits else nullcontext():  # type: ignore[attr-defined]
             yield
 
-    def _clip(self, optimizer: Any) -> float:
-        """Norm of the gradient over all that learns; clipped when the stage says so."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        return float(whole(nn.utils.clip_grad_norm_(parameters, self.stage.clip or float("inf"))))
-
     def _drop(self, window: Window, loss: float, norm: float, optimizer: Any) -> None:
         """Leave a step out; give up after too many in a row.
 
         Raises:
             TrainingError: with the samples of the last step, over all ranks.
         """
-        optimizer.zero_grad()
+        forget_gradients(self.trainer.strategy, optimizer)
         self.num_dropped += 1
         self.dropped_in_row += 1
         if self.dropped_in_row < self.stage.max_dropped:

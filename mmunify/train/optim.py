@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmunify.errors import RecipeError
+from mmunify.errors import RecipeError, UserError
 from mmunify.extras import require
 from mmunify.faults import Fault
 from mmunify.train.learns import parameter_names
+
+_EIGHT_BITS = "bitsandbytes::optimizer_update_8bit_blockwise"
 
 
 def parameter_groups(
@@ -67,10 +69,19 @@ def build_adamw_8bit(
 ) -> torch.optim.Optimizer:
     """AdamW whose states take a byte each (Dettmers et al., arXiv 2110.02861), by bitsandbytes.
 
+    Tensors of less than 4096 numbers keep states of 32 bits.
+
     Raises:
         MissingExtraError: bitsandbytes is absent.
+        UserError: it can't step tensors on the device where they are.
     """
     bitsandbytes: Any = require("bitsandbytes", "optim.name: adamw_8bit")
+    for device in sorted({parameter.device.type for group in groups for parameter in group["params"]}):
+        if not _steps_on(device):
+            raise UserError(
+                f"optim.name: adamw_8bit: bitsandbytes {bitsandbytes.__version__} has no step for tensors on "
+                f"{device!r}; upgrade it (pip install -U bitsandbytes), train on a GPU, or use adamw"
+            )
     return bitsandbytes.optim.AdamW8bit(groups, betas=(betas[0], betas[1]), eps=eps)
 
 
@@ -101,6 +112,14 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Give every group its peak rate times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
+
+
+def _steps_on(device: str) -> bool:
+    """Whether bitsandbytes has an 8-bit step for a type of device."""
+    try:
+        return torch._C._dispatch_has_kernel_for_dispatch_key(_EIGHT_BITS, device.upper())
+    except RuntimeError:  # older versions have no operator for it: they know GPUs alone
+        return device == "cuda"
 
 
 def _matches(names: Sequence[str], glob: str) -> bool:

@@ -13,6 +13,7 @@ from mmunify.checkpoint.shards import local_rows
 from mmunify.errors import TrainingError
 from mmunify.train.learns import clean_name, parameter_names, part_of
 from mmunify.train.ranks import exchange
+from mmunify.train.zero import gradient
 
 NUM_STEPS = 20
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -171,9 +172,10 @@ def _words(tensor: Tensor) -> Tensor:
 
 
 def _has_gradient(parameter: nn.Parameter) -> bool:
-    if parameter.grad is None:
+    found = gradient(parameter)
+    if found is None:
         return False
-    rows = local_rows(parameter.grad)
+    rows = local_rows(found)
     return bool((rows != 0).any()) and bool(rows.isfinite().all())
 
 

@@ -13,7 +13,7 @@ from mmunify.checkpoint import Bundle, load_bundle
 from mmunify.checkpoint.shards import CheckpointReader
 from mmunify.data.cache.feature_cache import FeatureCache
 from mmunify.data.processor import Processor
-from mmunify.errors import UserError
+from mmunify.errors import RecipeError, UserError
 from mmunify.faults import unknown
 from mmunify.recipe import Recipe, Stage
 from mmunify.train.caching import caching, open_cache
@@ -29,6 +29,7 @@ from mmunify.train.proof import Proof, ProofCallback
 from mmunify.train.report import learns_table, peak_memory, write_report
 from mmunify.train.sharding import Sharding
 from mmunify.train.speed import SpeedCallback
+from mmunify.train.strategies import is_deepspeed, strategy_faults
 from mmunify.train.trainer import layer_options, make_loggers, make_trainer, sharding
 from mmunify.train.watch import RankWatch
 
@@ -80,6 +81,9 @@ def train(
     if stage is not None and stage not in names:
         raise UserError(unknown("stage", stage, names))
     recipe.validate()
+    faults = strategy_faults(recipe)
+    if faults:
+        raise RecipeError(faults)
     folder = RunFolder.open(out or recipe.out, recipe.name, run_identity(recipe), resume or stage is not None)
     if main_process():
         recipe.save(folder.path / RECIPE_FILE)
@@ -180,6 +184,11 @@ class _Run:
         return sharding(self.recipe.trainer.get("strategy"))
 
     @property
+    def _is_split(self) -> bool:
+        """Whether a strategy keeps its hands on the model, so that the next stage needs another one."""
+        return self._sharding is not None or is_deepspeed(self.recipe.trainer.get("strategy"))
+
+    @property
     def _meta(self) -> bool:
         return self._sharding is not None and self._sharding.meta
 
@@ -211,7 +220,7 @@ class _Run:
         return self.children
 
     def _finish(self, stage: str, bundle: Bundle, record: dict[str, Any]) -> Bundle:
-        folder, is_split = self.folder.bundle(stage), self._sharding is not None
+        folder, is_split = self.folder.bundle(stage), self._is_split
         whole = gathered(bundle) if is_split else bundle
         if main_process():
             whole.save(folder)

@@ -15,6 +15,8 @@ from mmunify.faults import Fault, unknown
 from mmunify.train.fsdp2 import AnyCheckpointIO, Fsdp2Strategy
 from mmunify.train.layers import LayerOptions
 from mmunify.train.sharding import Sharding
+from mmunify.train.strategies import is_deepspeed, zero_stage
+from mmunify.train.zero import ZeroStrategy
 
 _INSTEAD = {
     "max_steps": "stages.*.steps",
@@ -148,9 +150,9 @@ def _strategy(strategy: Any) -> dict[str, Any]:
         raise RecipeError(
             [Fault("trainer.strategy.name", unknown("strategy with fields", str(strategy.get("name")), known))]
         )
-    if isinstance(strategy, str) and strategy.startswith("deepspeed"):
+    if is_deepspeed(strategy):
         require("deepspeed", f"strategy {strategy}")
-        return {}
+        return {"strategy": ZeroStrategy(zero_stage(strategy)), "plugins": [AnyCheckpointIO()]}
     return {"plugins": [AnyCheckpointIO()]}
 
 

@@ -86,11 +86,26 @@ class FillDisk(Callback):
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 
 
+class Poison(Callback):
+    """Makes the gradients of one step of one process infinite or no numbers at all."""
+
+    def __init__(self, rank: int, stage: str, step: int) -> None:
+        self.where = (rank, stage, step)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if self.where == (trainer.global_rank, pl_module.stage.name, batch_idx):
+            pl_module.model.weights["text"] = float("nan")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if self.where == (trainer.global_rank, pl_module.stage.name, batch_idx):
+            del pl_module.model.weights["text"]
+
+
 def run(llama: str, out: str, processes: int = 1, sgd: bool = False, **options) -> None:
     """Train a recipe of `RECIPES`.
 
-    Options: recipe, tuner, dropout, accumulate, workers, packing, batch_tokens, kill, fill, resume, ema, trainer,
-    steps, lr, eps, cosine.
+    Options: recipe, tuner, dropout, accumulate, workers, packing, batch_tokens, kill, fill, poison, resume, ema,
+    trainer, steps, lr, eps, cosine, clip.
     """
     build = mmunify.train.module.build_adamw
     trainer = {"accelerator": "cpu", "devices": processes, **options.get("trainer", {})}
@@ -99,11 +114,13 @@ def run(llama: str, out: str, processes: int = 1, sgd: bool = False, **options) 
     for stage in recipe.stages:
         stage.accumulate, stage.num_workers = options.get("accumulate", 1), options.get("workers", 0)
         stage.batch_size, stage.steps = 8 // processes // stage.accumulate, options.get("steps", 3)
-        stage.clip, stage.ema, stage.optim.lr = 0.0, options.get("ema", 0.0), options.get("lr", 0.1)
+        stage.clip = options.get("clip", 0.0)
+        stage.ema, stage.optim.lr = options.get("ema", 0.0), options.get("lr", 0.1)
         stage.packing, stage.batch_tokens = options.get("packing", False), options.get("batch_tokens")
         stage.optim.eps, stage.gradient_cosine = options.get("eps", 1e-8), options.get("cosine", 0)
     Path(out).mkdir(parents=True, exist_ok=True)
-    harm = [each(*options[name]) for name, each in (("kill", Kill), ("fill", FillDisk)) if options.get(name)]
+    harms = {"kill": Kill, "fill": FillDisk, "poison": Poison}
+    harm = [each(*options[name]) for name, each in harms.items() if options.get(name)]
     callbacks = [Diary(Path(out)), *harm, *([Quietest(Path(out))] if processes == 1 else [])]
     if not main_process():
         os.environ[FOLDER_VARIABLE] = out

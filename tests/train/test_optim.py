@@ -1,14 +1,21 @@
 import math
 import sys
 import types
+from importlib.util import find_spec
 
 import pytest
 import torch
+from torch import nn
 
-from mmunify.errors import MissingExtraError, RecipeError
+from mmunify.errors import MissingExtraError, RecipeError, UserError
+from mmunify.recipe.fields import Optim
+from mmunify.train.callbacks import CheckpointCallback
 from mmunify.train.learns import apply_learns
 from mmunify.train.optim import build_adamw, build_adamw_8bit, parameter_groups, rate_factor, set_rates
-from tests.train.worlds import ToyModel
+from mmunify.types import StepReport
+from tests.train.worlds import ToyModel, fit, toy_module, toy_stage
+
+needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 
 
 def named_groups(model, **options):
@@ -75,9 +82,58 @@ def test_eight_bits_need_bitsandbytes(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(MissingExtraError, match="optim.name: adamw_8bit needs the package 'bitsandbytes'"):
         build_adamw_8bit([])
-    made = types.ModuleType("bitsandbytes")
-    made.optim = types.SimpleNamespace(AdamW8bit=torch.optim.AdamW)
-    monkeypatch.setitem(sys.modules, "bitsandbytes", made)
+
+
+def test_eight_bits_on_a_device_that_bitsandbytes_cannot_step(monkeypatch):
+    old = types.ModuleType("bitsandbytes")
+    old.__version__, old.optim = "0.45.0", types.SimpleNamespace(AdamW8bit=torch.optim.AdamW)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", old)
+    monkeypatch.setattr("mmunify.train.optim._EIGHT_BITS", "bitsandbytes::no_such_operator")
     groups = [{"params": [torch.zeros(1, requires_grad=True)]}]
+    with pytest.raises(UserError, match="bitsandbytes 0.45.0 has no step for tensors on 'cpu'; upgrade it"):
+        build_adamw_8bit(groups)
+    monkeypatch.setattr("mmunify.train.optim._EIGHT_BITS", "aten::add_.Tensor")
     made = build_adamw_8bit(groups, [0.5, 0.6], 1e-6).defaults
     assert (made["betas"], made["eps"]) == ((0.5, 0.6), 1e-6)
+
+
+class Wide(ToyModel):
+    """Large enough for states of 8 bits, in 32 bits."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(4, 128), nn.Linear(128, 128), nn.Linear(128, 4))
+        self.float()
+
+    def forward(self, batch):
+        x = batch.input_ids.float().unsqueeze(-1) * torch.tensor([0.1, 0.2, -0.1, 0.3])
+        error = (self.backbone(self.adapters["image"](x)) - torch.sin(x * 3)).square().sum(-1) * batch.attention.valid
+        return StepReport(
+            losses={"text/error": error.sum()},
+            counts={"text/error": batch.attention.valid.sum()},
+            weights={"text/error": 1.0},
+        )
+
+
+def wide_run(folder, name, callbacks=(), checkpoint=None):
+    stage = toy_stage(steps=40, optim=Optim(name=name, lr=3e-3, warmup=0, weight_decay=0.1), clip=1.0)
+    torch.manual_seed(0)
+    return fit(toy_module(Wide(), stage, [k % 8 for k in range(400)]), folder, callbacks, checkpoint)
+
+
+@needs_bitsandbytes
+def test_eight_bits_learn_as_well_as_32(tmp_path):
+    whole, small = wide_run(tmp_path, "adamw"), wide_run(tmp_path, "adamw_8bit")
+    sizes = [(p.numel(), state["state1"].dtype) for p, state in small.optimizers().state.items()]
+    assert (128 * 128, torch.uint8) in sizes and (128, torch.float32) in sizes
+    assert small.curve[-1] < 0.5 * small.curve[0] and small.curve != whole.curve
+    assert small.curve == pytest.approx(whole.curve, rel=1e-2)
+
+
+@needs_bitsandbytes
+def test_eight_bits_go_on_exactly_after_an_interruption(tmp_path):
+    whole = wide_run(tmp_path, "adamw_8bit")
+    wide_run(tmp_path, "adamw_8bit", [CheckpointCallback(tmp_path / "x.ckpt", every=17)])
+    resumed = wide_run(tmp_path, "adamw_8bit", checkpoint=tmp_path / "x.ckpt")
+    assert resumed.curve == whole.curve
+    torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
