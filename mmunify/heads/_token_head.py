@@ -94,6 +94,28 @@ def read_slots(
     return read.unflatten(0, (-1, num))
 
 
+def read_ranges(
+    states: Float[Tensor, "B T D"], batch: Batch, head: Head, reads: Reads = "at"
+) -> tuple[Float[Tensor, "K T D"], Bool[Tensor, "K T"]]:
+    """States of the row of each of the head's K items, and the positions of its document up to the item's first string.
+
+    Args:
+        states: of a layer.
+        batch: where the items stand.
+        head: whose items.
+        reads: the range ends "at" that string, or "before" it.
+    """
+    outputs = head.items(batch)
+    if outputs is None or outputs.slots is None:
+        return states[:0], batch.attention.valid[:0]
+    rows, columns = outputs.slots.nonzero(as_tuple=True)
+    document = batch.attention.document[rows]
+    own = document == document.gather(1, columns[:, None])
+    last = columns[:, None] - int(reads == "before")
+    within = columns.new_tensor(range(states.shape[1])) <= last
+    return states[rows], within & own & batch.attention.valid[rows]
+
+
 def last_positions(
     states: Float[Tensor, "K T D"], real: Bool[Tensor, "K T"], num: int
 ) -> tuple[Float[Tensor, "K n D"], Bool[Tensor, "K n"]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from mmunify.errors import UserError
@@ -15,7 +15,7 @@ from mmunify.heads._features import (
     require_distance,
     wanted_tokens,
 )
-from mmunify.heads._token_head import closing, last_positions, require_hidden, token_slot
+from mmunify.heads._token_head import closing, last_positions, read_ranges, require_hidden, token_slot
 from mmunify.parts import Head, Slot, Unembed
 from mmunify.registry import HEADS
 from mmunify.types import Batch, Condition, Features, HeadOutput, Hidden, SlotSpec
@@ -80,7 +80,8 @@ class HiddenStateHead(Head):
         Raises:
             DataError: a loss, and items without a target picture.
         """
-        states, real = self._ranges(require_hidden(hidden, self), batch)
+        given = require_hidden(hidden, self)
+        states, real = read_ranges(given.last if self.layer == -1 else given.layers[self.layer], batch, self)
         predicted = connect(self.connector, *last_positions(states, real, self.num_states))
         condition = Condition(states=predicted)
         if self.loss == "none":
@@ -93,15 +94,3 @@ class HiddenStateHead(Head):
         """The condition of what was said so far."""
         states, real = token_slot(slot).prefix(self.layer)
         return connect(self.connector, *last_positions(states, real, self.num_states))
-
-    def _ranges(self, hidden: Hidden, batch: Batch) -> tuple[Float[Tensor, "K T D"], Bool[Tensor, "K T"]]:
-        """States of every item's row, and the positions of its document up to its opening string."""
-        states = hidden.last if self.layer == -1 else hidden.layers[self.layer]
-        outputs = self.items(batch)
-        if outputs is None or outputs.slots is None:
-            return states[:0], batch.attention.valid[:0]
-        rows, columns = outputs.slots.nonzero(as_tuple=True)
-        document = batch.attention.document[rows]
-        before = columns.new_tensor(range(states.shape[1])) <= columns[:, None]
-        own = document == document.gather(1, columns[:, None])
-        return states[rows], before & own & batch.attention.valid[rows]

@@ -12,7 +12,10 @@ from mmunify.errors import DataError, RecipeError, UserError
 from mmunify.faults import Fault, unknown
 from mmunify.heads._token_head import (
     Reads,
+    TokenSlot,
+    last_positions,
     medium_items,
+    read_ranges,
     read_slots,
     require_hidden,
     signal_slot,
@@ -46,6 +49,8 @@ class MaskHead(Head):
         features: encoder node that looks at the media for the masks; it needs no adapter.
         token: the string.
         reads: the state "before" the token, which predicts it (as published), or the one "at" it.
+        context: number of positions before that one whose states are prompts as well: where the reply says the phrase
+            or the box just before the token, the decoder reads them there.
         decoder: `{name: two_way, ...}` (arguments of `MaskDecoder`) or `{name: sam, ...}` (of `SAMDecoder`).
         bce_weight: of the binary cross-entropy, mean over pixels.
         dice_weight: of the Dice loss.
@@ -57,7 +62,7 @@ class MaskHead(Head):
     """
 
     makes = "mask"
-    added = ("project.*",)
+    added = ("project.*", "offsets")
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class MaskHead(Head):
         features: str = "image",
         token: str = "[SEG]",
         reads: Literal["at", "before"] = "before",
+        context: int = 0,
         decoder: dict = {"name": "two_way"},
         bce_weight: float = 2.0,
         dice_weight: float = 0.5,
@@ -75,12 +81,16 @@ class MaskHead(Head):
         if target_dim is None:
             raise UserError(f"a masks head can't tell the width of its encoder {features!r}; say features: NODE")
         self.features, self.strings = features, PHRASE if phrases else ()
+        if context < 0:
+            raise UserError(f"context of a masks head is a number of positions, got {context}")
         self.reads: Reads = reads
+        self.context, self.layers = context, (-1,) if context else ()
         self.weights = {"bce": bce_weight, "dice": dice_weight}
         self.decoder = _build_decoder(decoder, target_dim)
         self.external = decoder.get("path")
         width: int = self.decoder.dim  # type: ignore[assignment]
         self.project = nn.Sequential(nn.Linear(in_dim, in_dim), nn.ReLU(), nn.Linear(in_dim, width))
+        self.offsets = nn.Parameter(torch.randn(1 + context, width) * 0.02) if context else None
         self._spec = signal_slot([token], [token])
 
     @property
@@ -108,12 +118,12 @@ class MaskHead(Head):
         Raises:
             DataError: masks of another size than the decoder's, or another number of frames.
         """
-        states = read_slots(require_hidden(hidden, self).last, batch, self, 1, self.reads)
+        states = self._read(require_hidden(hidden, self).last, batch)
         if not len(states):
             zero = states.sum() * 0
             return HeadOutput(losses=dict.fromkeys(self.weights, zero), counts=dict.fromkeys(self.weights, zero))
         node = str(self.features)
-        logits = self._masks(states[:, 0], _choose(features[node], medium_items(batch, self, node)))
+        logits = self._masks(states, _choose(features[node], medium_items(batch, self, node)))
         wanted = self._wanted(batch, logits)
         flat = logits.flatten(0, 1).float()
         sums = {"bce": losses.bce(flat, wanted), "dice": losses.dice(flat, wanted, SMOOTH)}
@@ -124,14 +134,27 @@ class MaskHead(Head):
     def generate(self, slot: Slot, num_items: int) -> Float[Tensor, "K F H W"]:
         """Logits of one mask per row, of its latest medium, for each of its frames."""
         written = token_slot(slot)
-        return self._masks(written.written(1, self.reads)[:, 0], written.medium(str(self.features)))
+        return self._masks(self._read_open(written), written.medium(str(self.features)))
 
-    def _masks(self, states: Float[Tensor, "K D"], features: Features) -> Float[Tensor, "K F H W"]:
-        """The same prompt for every frame of an item's medium."""
+    def _read_open(self, slot: TokenSlot) -> Float[Tensor, "K P D"]:
+        """The same of an open slot, whose prefix ends at the token."""
+        if not self.context:
+            return slot.written(1, self.reads)
+        num = 1 + self.context
+        return last_positions(*slot.prefix(-1), num + (self.reads == "before"))[0][:, :num]
+
+    def _read(self, states: Float[Tensor, "B T D"], batch: Batch) -> Float[Tensor, "K P D"]:
+        """States at the tokens, and of the positions before them."""
+        if not self.context:
+            return read_slots(states, batch, self, 1, self.reads)
+        return last_positions(*read_ranges(states, batch, self, self.reads), 1 + self.context)[0]
+
+    def _masks(self, states: Float[Tensor, "K P D"], features: Features) -> Float[Tensor, "K F H W"]:
+        """The same prompts for every frame of an item's medium."""
         frames, num_frames = split_frames(features)
         raster = to_raster(frames, "a masks head")
-        prompts = self.project(states).repeat_interleave(num_frames, dim=0)
-        return self.decoder(raster, prompts[:, None]).unflatten(0, (-1, num_frames))
+        prompts = self.project(states) + (0.0 if self.offsets is None else self.offsets)
+        return self.decoder(raster, prompts.repeat_interleave(num_frames, dim=0)).unflatten(0, (-1, num_frames))
 
     def _wanted(self, batch: Batch, logits: Float[Tensor, "K F H W"]) -> Float[Tensor, "n H W"]:
         outputs = self.items(batch)

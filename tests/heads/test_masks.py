@@ -86,8 +86,28 @@ def test_the_state_before_the_token_is_read_as_published_and_the_token_is_learne
     for reads, read in (("before", place - 1), ("at", place)):
         head.reads = reads
         made = head(hidden, batch, features, None).predictions["masks"]
-        wanted = head._masks(hidden.last[:, read], features["image"])
+        wanted = head._masks(hidden.last[:, [read]], features["image"])
         torch.testing.assert_close(made, wanted)
+
+
+@pytest.mark.parametrize(("reads", "last"), [("before", -1), ("at", 0)])
+def test_the_context_before_the_token_prompts_as_well(llama_folder, monkeypatch, reads, last):
+    """What the reply said just before, each state with an offset of its own; generated as it is learned."""
+    node = {"name": "masks", **example(None), "reads": reads, "context": 3}
+    model, processor = make_model(llama_folder, {"mask": node})
+    sample = talk("a", output("mask", np.ones(SIZE[::-1], bool)))
+    batch, head = processor([sample]), model.eval().heads["mask"]
+    place = int(batch.outputs["mask"].slots[0].nonzero()) + last
+    features = model.encode(batch)
+    hidden = model.backbone(model.embed(batch, features), batch.attention, batch.position_ids)
+    prompts = head.project(hidden.last[:, place - 3 : place + 1]) + head.offsets
+    wanted = head.decoder(features["image"].tokens.transpose(1, 2).unflatten(2, features["image"].grid), prompts)
+    made = head(hidden, batch, features, None).predictions["masks"]
+    torch.testing.assert_close(made[:, 0], wanted)
+    (answer,) = generate_along(model, processor, [sample], monkeypatch)
+    torch.testing.assert_close(answer.predictions["mask"], made, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="context of a masks head is a number of positions, got -1"):
+        MaskHead(8, 8, decoder=TINY, context=-1)
 
 
 def test_every_mask_looks_at_its_own_picture(world):
@@ -106,7 +126,7 @@ def test_every_mask_looks_at_its_own_picture(world):
 def test_a_clip_has_one_mask_per_frame_with_the_same_prompt():
     torch.manual_seed(0)
     head = MaskHead(12, 8, decoder=TINY).eval()
-    states, frames = torch.randn(2, 12), torch.randn(2, 3, 4, 8)
+    states, frames = torch.randn(2, 1, 12), torch.randn(2, 3, 4, 8)
     clip = head._masks(states, Features(tokens=frames.flatten(1, 2), grid=(2, 2)))
     assert clip.shape == (2, 3, 4, 4)
     for i in range(3):
@@ -188,7 +208,7 @@ def test_over_sam_it_is_sammodel_prompted_with_the_projected_state(llama_folder,
         multimask_output=False,
     )
     torch.testing.assert_close(made, wanted[0, :, 0], rtol=1e-4, atol=1e-5)
-    assert model.heads["mask"].external == str(tmp_path) and model.heads["mask"].added == ("project.*",)
+    assert model.heads["mask"].external == str(tmp_path) and model.heads["mask"].added == ("project.*", "offsets")
 
 
 def test_pictures_masks_and_boxes_in_one_batch_are_those_of_single_replies(llama_folder, monkeypatch):

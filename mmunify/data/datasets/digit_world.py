@@ -26,6 +26,7 @@ class DigitWorld(Drafted):
         outputs: tasks whose answers are outputs: the pictures of generate_image, edit, remove, recolor and replace, the
             masks of segment, the boxes of refer. A head for that kind of output makes them; where there is none they
             are written as text, as are those of the other tasks: calls of experts, and boxes in words.
+        boxed: tasks among them whose output follows the boxes of its digits in words: `<box>red 7[...]</box>[SEG]`.
 
     Raises:
         DataError: an unknown split or task, or a number out of range.
@@ -44,11 +45,13 @@ class DigitWorld(Drafted):
         size: int = 64,
         warp: float = 0.0,
         outputs: list[str] = list(OUTPUTS),
+        boxed: list[str] = [],
     ) -> None:
-        self.outputs = check_outputs(outputs)
+        self.outputs, self.boxed = check_outputs(outputs), check_outputs(boxed)
         drafts = Conversations(split, tasks, turns, seed, num_digits, size, warp)
         super().__init__(drafts, f"digit_world-{split}-{seed}", length)
 
     def make(self, index: int) -> Sample:
         """Draw sample number `index`."""
-        return make_sample(self.drafts[index], f"{self.prefix}-{index}", "digit_world", outputs=self.outputs)
+        name = f"{self.prefix}-{index}"
+        return make_sample(self.drafts[index], name, "digit_world", outputs=self.outputs, boxed=self.boxed)

@@ -162,13 +162,15 @@ def show_picture(scene: Scene) -> Media:
     return Media(kind="image", source=draw_scene(scene))
 
 
-def make_turns(exchanges: Sequence[Exchange], show: Show, outputs: Collection[str] = OUTPUTS) -> tuple[Turn, ...]:
+def make_turns(
+    exchanges: Sequence[Exchange], show: Show, outputs: Collection[str] = OUTPUTS, boxed: Collection[str] = ()
+) -> tuple[Turn, ...]:
     """Turns of a conversation; a scene is shown before the first words that are about it.
 
     Args:
         exchanges: in order.
         show: how a scene enters.
-        outputs: tasks whose answers are outputs, see `replies`.
+        outputs, boxed: tasks whose answers are outputs, and those of them that say a box first, see `replies`.
     """
     turns, seen, number = [], None, -1
     for exchange in exchanges:
@@ -178,16 +180,22 @@ def make_turns(exchanges: Sequence[Exchange], show: Show, outputs: Collection[st
             seen, number = exchange.scene, number + 1
         blank = " " if shown and isinstance(shown[0], Text) else ""  # after a picture the chat template brings it
         turns.append(Turn(role="user", parts=(*shown, Text(text=blank + exchange.user)), task=exchange.task))
-        turns.append(Turn(role="assistant", parts=reply_parts(exchange, outputs, number), task=exchange.task))
+        answer = reply_parts(exchange, outputs, number, boxed)
+        turns.append(Turn(role="assistant", parts=answer, task=exchange.task))
     return tuple(turns)
 
 
 def make_sample(
-    draft: Draft, name: str, source: str, show: Show = show_picture, outputs: Collection[str] = OUTPUTS
+    draft: Draft,
+    name: str,
+    source: str,
+    show: Show = show_picture,
+    outputs: Collection[str] = OUTPUTS,
+    boxed: Collection[str] = (),
 ) -> Sample:
     """The sample of a draft; facts are collected if it has one exchange, without pictures where it has no outputs."""
     facts = collect_facts(draft.exchanges[0], pictures=bool(outputs)) if len(draft.exchanges) == 1 else {}
-    turns = make_turns(draft.exchanges, show, outputs)
+    turns = make_turns(draft.exchanges, show, outputs, boxed)
     return Sample(turns=turns, id=name, task=draft.task, source=source, facts=facts)
 
 

@@ -8,7 +8,7 @@ from mmunify.data.digit_world.scene import digit_mask
 from mmunify.data.digit_world.tasks import TASKS, Exchange, region_of
 from mmunify.errors import DataError
 from mmunify.registry import did_you_mean
-from mmunify.tokens import format_call
+from mmunify.tokens import format_call, format_region
 from mmunify.types import Output, Text
 
 OUTPUTS = ("generate_image", "segment", "refer")
@@ -21,7 +21,10 @@ WORDS = ("caption", "question")
 
 
 def reply_parts(
-    exchange: Exchange, outputs: Collection[str] = OUTPUTS, condition: int | None = None
+    exchange: Exchange,
+    outputs: Collection[str] = OUTPUTS,
+    condition: int | None = None,
+    boxed: Collection[str] = (),
 ) -> tuple[Text | Output, ...]:
     """The assistant's turn.
 
@@ -29,12 +32,22 @@ def reply_parts(
         exchange: what was asked.
         outputs: tasks whose answers are outputs. The others call experts, and say boxes in words.
         condition: number of the medium that the exchange is about.
+        boxed: tasks whose output follows the boxes of its digits in words, where the output's head may read them.
     """
     if exchange.task not in outputs:
         said = exchange.answer if exchange.call is None else format_call(exchange.call)
         return (Text(text=exchange.opening + said),)
     output = _output(exchange, condition if exchange.scene is not None else None)
-    return (Text(text=exchange.opening), output) if exchange.opening else (output,)
+    said = exchange.opening + (_boxes_in_words(exchange) if exchange.task in boxed else "")
+    return (Text(text=said), output) if said else (output,)
+
+
+def _boxes_in_words(exchange: Exchange) -> str:
+    if exchange.plan is not None:
+        return "".join(map(format_region, exchange.plan.regions))
+    if exchange.scene is None or exchange.subject is None:
+        return ""
+    return format_region(region_of(exchange.scene, exchange.subject))
 
 
 def check_outputs(outputs: Sequence[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from mmunify.data.digit_world.replies import OUTPUTS
 from mmunify.data.processor import Processor
 from mmunify.errors import DataError
 from mmunify.recipe import load_recipe
+from mmunify.tokens import format_region
 from mmunify.types import Output
 
 ALL = ["generate_image", "segment", "refer", "edit", "remove", "recolor", "replace", "layout_to_image"]
@@ -42,6 +43,21 @@ def test_masks_and_boxes_are_those_of_the_facts():
     (box,) = outputs_of(sample)
     assert (box.kind, box.target, box.condition) == ("box", sample.facts["box"], 0)
     assert box.region.box == box.target and box.call is None
+
+
+def test_a_boxed_output_follows_its_box_in_words():
+    plain, boxed = (DigitWorld(tasks=["segment"], boxed=names)[3] for names in ([], ["segment"]))
+    (mask,) = outputs_of(boxed)
+    said, answer = boxed.turns[-1].parts
+    assert answer is mask and np.array_equal(mask.target, outputs_of(plain)[0].target)
+    assert said.text.endswith(format_region(boxed.facts["call"].regions[0]))
+    drawn = DigitWorld(tasks=["generate_image"], boxed=["generate_image"])[0]
+    planned = [f"<box>{item['name']}[" for item in drawn.facts["plan"]]
+    assert all(name in drawn.turns[-1].parts[0].text for name in planned)
+    changed = DigitWorld(tasks=["edit"], outputs=["edit"], boxed=["edit"])[0].turns[-1].parts  # of no digit
+    assert not any("<box>" in part.text for part in changed[:-1])
+    with pytest.raises(DataError, match="no output of digit-world task 'caption'"):
+        DigitWorld(boxed=["caption"])
 
 
 def test_edits_start_from_the_picture_that_was_shown():
