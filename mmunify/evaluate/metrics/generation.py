@@ -15,6 +15,7 @@ class GenerationProtocol(Protocol):
 
     `read_back`, `read_back_digits`: names and colours count, places don't;
     `placed`: share of pictures with every digit in its colour at the place that was asked for.
+    `placed_single`: the same of prompts that ask for one digit.
     """
 
     tasks = ("generate_image",)
@@ -25,4 +26,9 @@ class GenerationProtocol(Protocol):
         plans = [answer.facts["plan"] for answer in answers]
         pictures = [tools.last(answer, "image") for answer in answers]
         wanted = [[item["name"] for item in plan] for plan in plans]
-        return {**read_back(pictures, wanted, tools.seed), "placed": read_places(pictures, plans)}
+        single = [index for index, plan in enumerate(plans) if len(plan) == 1]
+        return {
+            **read_back(pictures, wanted, tools.seed),
+            "placed": read_places(pictures, plans),
+            "placed_single": read_places([pictures[index] for index in single], [plans[index] for index in single]),
+        }

@@ -18,6 +18,7 @@ def test_true_pictures_can_be_read():
     assert measures["read_back"].value > 0.8
     assert measures["read_back_digits"].value > 0.9
     assert measures["placed"].value > 0.8
+    assert measures["placed_single"].value > 0.8 and 0 < measures["placed_single"].n < measures["placed"].n
 
 
 def test_an_empty_picture_shows_nothing():
