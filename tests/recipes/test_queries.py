@@ -9,15 +9,16 @@ from tests.heads.worlds import generate_along
 STAGES = ("one", "two", "draw")
 
 
-def _quick(*stages):
-    keys = ("steps=2", "batch_size=2", "num_workers=0", "mix=sample")
+def _quick(stages, *further):
+    keys = ("steps=2", "batch_size=2", "num_workers=0", *further)
     return ["trainer.precision=32-true", *(f"stages.{stage}.{key}" for stage in stages for key in keys)]
 
 
 def test_it_starts_from_the_main_recipe_and_draws(tmp_path, monkeypatch):
-    main = load_recipe("tiny/unifiedmllm", [*_quick("perceive", "adapt"), "stages.mix=null"])
+    main = load_recipe("tiny/unifiedmllm", [*_quick(("perceive", "adapt"), "mix=sample"), "stages.mix=null"])
     train(main, tmp_path / "main", progress=False)
-    recipe = load_recipe("tiny/queries", [*_quick(*STAGES), f"stages.one.start={tmp_path / 'main'}"])
+    quick = _quick(STAGES, "data.1.batch_size=2")
+    recipe = load_recipe("tiny/queries", [*quick, f"stages.one.start={tmp_path / 'main'}"])
     assert recipe.check() == [] and recipe.notes == []
     bundle = train(recipe, tmp_path / "queries", progress=False)
     sample = DigitWorld("test", ["generate_image"], num_digits=[1])[0]
