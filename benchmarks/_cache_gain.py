@@ -33,7 +33,6 @@ class CacheShape(Shape):
     tower: int = 512
     tower_depth: int = 16
     grid: int = 24
-    patch: int = 14
     window: int = 3
 
 
@@ -50,26 +49,10 @@ class CacheGain:
 
 def cache_recipe(shape: CacheShape, tokenizer: Path) -> Recipe:
     """Tower, average over windows, Llama with LoRA."""
-    tower = {
-        "hidden_size": shape.tower,
-        "intermediate_size": 4 * shape.tower,
-        "num_hidden_layers": shape.tower_depth,
-        "num_attention_heads": max(1, shape.tower // 64),
-        "image_size": shape.grid * shape.patch,
-        "patch_size": shape.patch,
-    }
-    text = {
-        "model_type": "llama",
-        "vocab_size": shape.vocabulary,
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.inner,
-        "num_hidden_layers": shape.depth,
-        "num_attention_heads": max(1, shape.hidden // 64),
-    }
     model = {
-        "encoders": {"image": {"name": "clip", "config": tower, "layer": -2}},
+        "encoders": {"image": {"name": "clip", "config": shape.tower_config(shape.grid, head=64), "layer": -2}},
         "adapters": {"image": {"name": "average_pool", "over": "raster", "kernel": shape.window, "bare": True}},
-        "backbone": {"name": "huggingface", "config": text, "tokenizer": str(tokenizer)},
+        "backbone": {"name": "huggingface", "config": shape.text_config(), "tokenizer": str(tokenizer)},
         "heads": {"text": {"name": "text"}},
         "tuners": [{"name": "lora", "match": [f"*.{name}" for name in LINEARS], "rank": shape.rank}],
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from _conversations import read_texts, write_tokenizer
+from _llava_shape import LlavaShape, write_llava
 from torch import Tensor, nn
 
 from mmunify.checkpoint import Bundle, import_model
@@ -18,7 +19,7 @@ from mmunify.train.learns import apply_learns
 from mmunify.types import Batch
 
 Clock = Callable[[], float]
-PATCH, RATE = 14, 2e-4
+RATE = 2e-4
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LEARNS = ["adapters.*", "*.low_rank.*"]
 SPARE = 3
@@ -26,15 +27,9 @@ SPARE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """Sizes of the model."""
+class Shape(LlavaShape):
+    """Sizes of the model, and of its LoRA."""
 
-    vocabulary: int = 32_064
-    hidden: int = 512
-    inner: int = 1376
-    depth: int = 8
-    tower: int = 128
-    tower_depth: int = 4
     rank: int = 16
 
     @property
@@ -60,37 +55,8 @@ class Setting:
 
 def write_theirs(folder: Path, shape: Shape, grid: int, fixtures: Path) -> None:
     """A LLaVA with random weights and its tokenizer, and a LoRA adapter with random weights in `adapter`."""
-    from transformers import LlavaConfig, LlavaForConditionalGeneration
-
     write_tokenizer(folder, read_texts(fixtures).all, shape.vocabulary - SPARE)
-    tower = {
-        "hidden_size": shape.tower,
-        "intermediate_size": 4 * shape.tower,
-        "num_attention_heads": max(1, shape.tower // 32),
-    }
-    text = {
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.inner,
-        "num_attention_heads": max(1, shape.hidden // 64),
-    }
-    config = LlavaConfig(
-        vision_config={
-            "model_type": "clip_vision_model",
-            "num_hidden_layers": shape.tower_depth,
-            "image_size": grid * PATCH,
-            "patch_size": PATCH,
-            **tower,
-        },
-        text_config={
-            "model_type": "llama",
-            "vocab_size": shape.vocabulary,
-            "num_hidden_layers": shape.depth,
-            **text,
-        },
-        image_token_index=shape.image_id,
-    )
-    torch.manual_seed(0)
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    write_llava(folder, shape, grid, shape.image_id)
     with_lora(folder, shape.rank).save_pretrained(folder / "adapter")
 
 

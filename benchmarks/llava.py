@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _llava_shape import PATCH, LlavaShape, write_llava
 from _timing import allocated_peak, machine, median_ratio, peak_rss, take_turns
 
 from mmunify.checkpoint import Bundle, import_model, load_bundle
@@ -29,22 +30,16 @@ from mmunify.recipe import Recipe
 from mmunify.types import Attention, Batch, MediaBatch
 
 Step = Callable[[], torch.Tensor]
-GRID, PATCH = 24, 14
+GRID = 24
 CONTENDERS = ("ours", "theirs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class Shape(LlavaShape):
     """Sizes of the comparison."""
 
     rows: int = 4
     words: int = 128
-    vocabulary: int = 32_064
-    hidden: int = 512
-    inner: int = 1376
-    depth: int = 8
-    tower: int = 128
-    tower_depth: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,32 +54,6 @@ class Comparison:
     times_faster: float
     allocated_ratio: float
     loss_difference: float
-
-
-def write_theirs(folder: Path, shape: Shape) -> None:
-    """A LLaVA of the shape with random weights, as `save_pretrained` writes it."""
-    from transformers import LlavaConfig, LlavaForConditionalGeneration
-
-    tower = {"hidden_size": shape.tower, "intermediate_size": 4 * shape.tower, "num_attention_heads": shape.tower // 32}
-    text = {"hidden_size": shape.hidden, "intermediate_size": shape.inner, "num_attention_heads": shape.hidden // 64}
-    config = LlavaConfig(
-        vision_config={
-            "model_type": "clip_vision_model",
-            "num_hidden_layers": shape.tower_depth,
-            "image_size": GRID * PATCH,
-            "patch_size": PATCH,
-            **tower,
-        },
-        text_config={
-            "model_type": "llama",
-            "vocab_size": shape.vocabulary,
-            "num_hidden_layers": shape.depth,
-            **text,
-        },
-        image_token_index=shape.vocabulary - 1,
-    )
-    torch.manual_seed(0)
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
 
 
 def make_batch(shape: Shape, device: str) -> Batch:
@@ -167,7 +136,7 @@ def compare(shape: Shape, device: str, turns: int, clock: Callable[[], float]) -
     """Everything about both."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_theirs(folder, shape)
+        write_llava(folder, shape, GRID, shape.vocabulary - 1)
         write_ours(folder)
         (folder / "shape.json").write_text(json.dumps(asdict(shape)))
         batch = make_batch(shape, device)

@@ -1,8 +1,7 @@
 """Every token paints a whole raster by itself, and the paintings are summed."""
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from mmunify.errors import UserError
 from mmunify.parts import Adapter, Context
@@ -47,14 +46,8 @@ class AdditiveAdapter(Adapter):
 
     def forward(self, features: Features, context: Context) -> Embeds:
         """(M, N, E) -> (M, grid², D); masked tokens paint nothing."""
-        return Embeds(tokens=self._paint(features.tokens, self._shares(features)))
-
-    def _shares(self, features: Features) -> Float[Tensor, "M N 1"]:
-        """1 where a token is real, else 0."""
-        if features.mask is None:
-            return torch.ones_like(features.tokens[..., :1])
-        return features.mask[..., None].to(features.tokens.dtype)
-
-    def _paint(self, tokens: Float[Tensor, "M N E"], shares: Float[Tensor, "M N 1"]) -> Float[Tensor, "M C D"]:
-        hidden = (self.read(tokens) * shares).sum(dim=1)
-        return (hidden @ self.paint).unflatten(1, self.ground.shape) + self.ground
+        hidden = self.read(features.tokens)
+        if features.mask is not None:
+            hidden = torch.where(features.mask[..., None], hidden, 0.0)
+        painted = hidden.sum(dim=1) @ self.paint
+        return Embeds(tokens=painted.unflatten(1, self.ground.shape) + self.ground)
