@@ -43,7 +43,8 @@ class Context:
         document: [M] document of every item.
         task: task index per document.
         side_ids, side_mask: [M L] token ids of a text beside every item (InstructBLIP), if there is one.
-        source: Features of the node that an encoder reads `from:` (region encoders).
+        source: Features of the node that an encoder reads `from:` (region encoders); for the connector of a head, of
+            the pictures that its items start from, masked where an item starts from none.
         source_items: [M] item of `source` that every item belongs to.
     """
 
@@ -138,7 +139,7 @@ class Adapter(Part):
     """Features -> Embeds. The composer gives `in_dim` and `out_dim`."""
 
     needs: frozenset[str] = frozenset()
-    """Of "pooled", "layers:<index>", "side_text": what it reads beside `tokens`."""
+    """Of "pooled", "layers:<index>", "side_text", "source": what it reads beside `tokens`."""
     bare: bool = False
     """Whether items stand in the sequence without the strings of their kind around them; a node says it."""
     side_text: SideText | None = None

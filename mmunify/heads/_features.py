@@ -135,12 +135,20 @@ class Connector(nn.Module):
         self.adapter = adapter
 
     def forward(
-        self, states: Float[Tensor, "K n D"], mask: Bool[Tensor, "K n"] | None = None
+        self,
+        states: Float[Tensor, "K n D"],
+        mask: Bool[Tensor, "K n"] | None = None,
+        source: Features | None = None,
     ) -> Float[Tensor, "K Q E"]:
-        """States, True in `mask` where they are real; what stands for others in the answer is zero."""
+        """States, True in `mask` where they are real; what stands for others in the answer is zero.
+
+        `source`: of the pictures that the items start from.
+        """
         side = math.isqrt(states.shape[1])
         grid = (side, side) if side * side == states.shape[1] else None
-        embeds = self.adapter(Features(tokens=states, mask=mask, grid=grid, pooled=states.mean(1)), Context())
+        embeds = self.adapter(
+            Features(tokens=states, mask=mask, grid=grid, pooled=states.mean(1)), Context(source=source)
+        )
         return embeds.tokens if embeds.mask is None else torch.where(embeds.mask[..., None], embeds.tokens, 0.0)
 
 
@@ -194,17 +202,20 @@ def build_connector(node: Mapping[str, Any] | None, in_dim: int, width: int) -> 
     if node is None:
         return projector(in_dim, in_dim, width)
     try:
-        return Connector(ADAPTERS.build(node, in_dim=in_dim, out_dim=width))
+        return Connector(ADAPTERS.build({**node, "out_dim": width}, in_dim=in_dim))
     except RecipeError as error:
         faults = [Fault(fault.path.replace(ADAPTERS.kind, "connector", 1), fault.message) for fault in error.faults]
         raise RecipeError(faults) from error
 
 
 def connect(
-    connector: nn.Module, states: Float[Tensor, "K n D"], mask: Bool[Tensor, "K n"] | None = None
+    connector: nn.Module,
+    states: Float[Tensor, "K n D"],
+    mask: Bool[Tensor, "K n"] | None = None,
+    source: Features | None = None,
 ) -> Float[Tensor, "K Q E"]:
     """Run a connector, whichever of its two forms it has."""
     if isinstance(connector, Connector):
-        return connector(states, mask)
+        return connector(states, mask, source)
     made = connector(states)
     return made if mask is None else torch.where(mask[..., None], made, 0.0)

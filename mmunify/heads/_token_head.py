@@ -38,6 +38,10 @@ class TokenSlot(Slot, Protocol):
         """Features of the latest medium of every open row."""
         ...
 
+    def source(self, node: str) -> tuple[Features | None, Bool[Tensor, "K"]]:
+        """The same where a row may have none, and which rows have one."""
+        ...
+
 
 def signal_slot(tokens: Sequence[str], learned: Sequence[str]) -> SlotSpec:
     """The slot of strings that the model writes itself; those that are `learned` carry text loss."""

@@ -15,6 +15,7 @@ from mmunify.heads._features import (
     require_distance,
     wanted_tokens,
 )
+from mmunify.heads._sources import output_sources, slot_sources
 from mmunify.heads._token_head import closing, last_positions, read_ranges, require_hidden, token_slot
 from mmunify.parts import Head, Slot, Unembed
 from mmunify.registry import HEADS
@@ -82,7 +83,8 @@ class HiddenStateHead(Head):
         """
         given = require_hidden(hidden, self)
         states, real = read_ranges(given.last if self.layer == -1 else given.layers[self.layer], batch, self)
-        predicted = connect(self.connector, *last_positions(states, real, self.num_states))
+        source = output_sources(self, batch, features)
+        predicted = connect(self.connector, *last_positions(states, real, self.num_states), source)
         condition = Condition(states=predicted)
         if self.loss == "none":
             return HeadOutput(conditions=condition)
@@ -93,4 +95,4 @@ class HiddenStateHead(Head):
     def generate(self, slot: Slot, num_items: int) -> Float[Tensor, "K Q E"]:
         """The condition of what was said so far."""
         states, real = token_slot(slot).prefix(self.layer)
-        return connect(self.connector, *last_positions(states, real, self.num_states))
+        return connect(self.connector, *last_positions(states, real, self.num_states), slot_sources(self, slot))

@@ -16,6 +16,7 @@ from mmunify.heads._features import (
     require_distance,
     wanted_tokens,
 )
+from mmunify.heads._sources import output_sources, slot_sources
 from mmunify.heads._token_head import closing, read_slots, require_hidden, token_slot
 from mmunify.layers.feature_flow import FeatureFlow
 from mmunify.layers.idle import touch
@@ -103,7 +104,7 @@ class QueryHead(Head):
             DataError: items without a target picture.
         """
         states = read_slots(require_hidden(hidden, self).last, batch, self, self.num_queries)
-        predicted = connect(self.connector, states)
+        predicted = connect(self.connector, states, source=output_sources(self, batch, features))
         if self.loss == "none":
             return HeadOutput(conditions=Condition(states=predicted))
         wanted = wanted_tokens(features, predicted, self.node, self.pool)
@@ -133,5 +134,5 @@ class QueryHead(Head):
             states = token_slot(slot).written(self.num_queries, "at")
         else:
             states = slot.run(self.queries.expand(num_items, -1, -1))
-        predicted = connect(self.connector, states)
+        predicted = connect(self.connector, states, source=slot_sources(self, slot))
         return predicted if self.flow is None else self.flow.draw(predicted)

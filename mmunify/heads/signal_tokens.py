@@ -17,6 +17,7 @@ from mmunify.heads._features import (
     pool_tokens,
     require_distance,
 )
+from mmunify.heads._sources import output_sources, slot_sources
 from mmunify.heads._token_head import Reads, read_slots, require_hidden, signal_slot, token_slot
 from mmunify.parts import Head, Slot, Unembed
 from mmunify.registry import HEADS
@@ -97,7 +98,7 @@ class SignalTokenHead(Head):
         hidden = require_hidden(hidden, self)
         states = read_slots(hidden.last, batch, self, self.num_tokens, self.reads)
         inputs = read_slots(hidden.inputs, batch, self, self.num_tokens) if self.inputs else None
-        predicted = self._predict(states, inputs)
+        predicted = self._predict(states, inputs, output_sources(self, batch, features))
         if self.loss == "none":
             return HeadOutput(conditions=Condition(states=predicted))
         return HeadOutput(
@@ -110,10 +111,13 @@ class SignalTokenHead(Head):
         """Features of the tokens that were written."""
         written = token_slot(slot)
         inputs = written.inputs(self.num_tokens) if self.inputs else None
-        return self._predict(written.written(self.num_tokens, self.reads), inputs)
+        return self._predict(written.written(self.num_tokens, self.reads), inputs, slot_sources(self, slot))
 
-    def _predict(self, states: Float[Tensor, "K r D"], inputs: Float[Tensor, "K r D"] | None) -> Float[Tensor, "K Q E"]:
-        return connect(self.connector, states if inputs is None else states + inputs.to(states.dtype))
+    def _predict(
+        self, states: Float[Tensor, "K r D"], inputs: Float[Tensor, "K r D"] | None, source: Features | None
+    ) -> Float[Tensor, "K Q E"]:
+        given = states if inputs is None else states + inputs.to(states.dtype)
+        return connect(self.connector, given, source=source)
 
     def _wanted(
         self, predicted: Float[Tensor, "K Q E"], batch: Batch, features: Mapping[str, Features]

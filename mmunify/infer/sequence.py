@@ -118,15 +118,23 @@ class SeenMedia:
         Raises:
             UserError: a row without a medium of the node.
         """
-        if node not in self.features:
+        features, given = self.found(node, rows)
+        if features is None:
             raise UserError(f"an output needs a medium of encoder node {node!r} in the prompt, and there is none")
+        if not bool(given.all()):
+            raise UserError(f"an output needs a medium of encoder node {node!r} in its prompt; a prompt has none")
+        return features
+
+    def found(self, node: str, rows: Int[Tensor, "K"]) -> tuple[Features | None, Bool[Tensor, "K"]]:
+        """Features of the latest item of every row, any item's for rows without one, and which rows have one."""
+        if node not in self.features:
+            return None, torch.zeros_like(rows, dtype=torch.bool)
         features, owners = self.features[node], self.rows[node]
         numbers = torch.arange(len(owners), device=owners.device)
         latest = torch.stack([torch.where(owners == row, numbers, -1).amax() for row in rows.to(owners.device)])
-        if bool((latest < 0).any()):
-            raise UserError(f"an output needs a medium of encoder node {node!r} in its prompt; a prompt has none")
-        mask = None if features.mask is None else features.mask[latest]
-        return Features(tokens=features.tokens[latest], mask=mask, grid=features.grid)
+        index = latest.clamp(min=0)
+        mask = None if features.mask is None else features.mask[index]
+        return Features(tokens=features.tokens[index], mask=mask, grid=features.grid), latest >= 0
 
 
 class OpenSlot:
@@ -152,7 +160,8 @@ class OpenSlot:
         media: SeenMedia | None = None,
         modality: int = 0,
     ) -> None:
-        self.sequence, self.rows, self.full, self.media, self.modality = sequence, rows, full, media, modality
+        self.sequence, self.rows, self.full, self.modality = sequence, rows, full, modality
+        self._seen = media or SeenMedia({}, {})
         self._prefix = {layer: torch.cat(parts, dim=1) for layer, parts in sequence.history.items()}
         self._real = sequence.valid
         at = sequence.last[rows, None]
@@ -187,8 +196,11 @@ class OpenSlot:
         Raises:
             UserError: a row has none.
         """
-        media = self.media or SeenMedia({}, {})
-        return media.latest(node, self.rows)
+        return self._seen.latest(node, self.rows)
+
+    def source(self, node: str) -> tuple[Features | None, Bool[Tensor, "K"]]:
+        """Features of the latest medium of every open row, and which rows have one."""
+        return self._seen.found(node, self.rows)
 
     def run(self, embeds: Float[Tensor, "K S D"], commit: bool = True) -> Float[Tensor, "K S D"]:
         """States of S further positions; without `commit` the sequence forgets them again."""

@@ -11,6 +11,12 @@ from mmunify.types import Media, Text
 from tests.heads.worlds import generate_along
 
 TASKS = ("generate_image", "remove")
+DATA = {
+    "pretrain": "[{name: digit_world, tasks: [caption]}, {name: digit_world, size: 128, tasks: [caption]}, "
+    "{name: digit_world, tasks: [generate_image]}]",
+    "instruct": "[{name: digit_world, tasks: [remove, generate_image], outputs: [remove, generate_image]}]",
+}
+"""Without the recipe's batch sizes per source: so few steps are to see all of them."""
 
 
 def _quick(*stages):
@@ -23,7 +29,9 @@ def bundle(tmp_path_factory):
     detokenizer, model = (tmp_path_factory.mktemp(name) for name in ("detokenizer", "model"))
     train(load_recipe("seedx/tiny_detokenizer", _quick("reconstruct", "edit")), detokenizer, progress=False)
     stages = ("pretrain", "instruct")
-    mixed = [f"stages.{stage}.mix=sample" for stage in stages]
+    mixed = [
+        line for stage, data in DATA.items() for line in (f"stages.{stage}.mix=sample", f"stages.{stage}.data={data}")
+    ]
     recipe = load_recipe("seedx/tiny_mllm", [*_quick(*stages), *mixed, f"stages.pretrain.start={detokenizer}"])
     assert recipe.check() == [] and recipe.notes == []
     return train(recipe, model, progress=False)

@@ -1,0 +1,55 @@
+"""Any adapter, whose answer is laid over the features of the picture that an edit starts from."""
+
+import torch
+
+from mmunify.errors import DataError
+from mmunify.parts import Adapter, Context
+from mmunify.registry import ADAPTERS
+from mmunify.types import Embeds, Features, Layout
+
+KEPT = 2.0
+"""What a share starts from, before the sigmoid: an edit leaves most of a picture as it is."""
+
+
+@ADAPTERS.register("over_source")
+class OverSourceAdapter(Adapter):
+    """As the connector of a head: says what changes, and where the source shows through.
+
+    The adapter inside makes one number more per token: the share of the source's features that stays. Items that start
+    from no picture are made by it alone. Features are put together as pixels are in layered picture synthesis
+    (https://arxiv.org/abs/2105.06993).
+
+    Args:
+        in_dim: width E of what it reads (given by the composer).
+        out_dim: width D of its answer and of the source's features (given by the composer).
+        adapter: node of the adapter inside.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, adapter: dict) -> None:
+        super().__init__()
+        self.adapter: Adapter = ADAPTERS.build({**adapter, "out_dim": out_dim + 1}, in_dim=in_dim)
+        self.needs, self.side_text = self.adapter.needs | {"source"}, self.adapter.side_text
+
+    def layout(self, layout: Layout) -> Layout:
+        """That of the adapter inside."""
+        return self.adapter.layout(layout)
+
+    def forward(self, features: Features, context: Context) -> Embeds:
+        """(M, N, E) -> (M, S, D), over `context.source` (M, S, D), whose mask is False where an item has none.
+
+        Raises:
+            DataError: a source of another shape.
+        """
+        made = self.adapter(features, context)
+        own, share = made.tokens[..., :-1], (made.tokens[..., -1:] + KEPT).sigmoid()
+        source = context.source
+        if source is None:
+            return Embeds(tokens=own, mask=made.mask, num_frames=made.num_frames)
+        if source.tokens.shape != own.shape:
+            raise DataError(
+                f"over_source makes {tuple(own.shape)} (items, tokens, width) and lies over features of "
+                f"{tuple(source.tokens.shape)}; both must be alike"
+            )
+        mixed = torch.lerp(own, source.tokens.to(own.dtype), share)
+        tokens = mixed if source.mask is None else torch.where(source.mask[..., None], mixed, own)
+        return Embeds(tokens=tokens, mask=made.mask, num_frames=made.num_frames)

@@ -1,0 +1,49 @@
+"""Features of the pictures that a head's items start from, for connectors that read them."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from mmunify.heads._features import Connector, pool_tokens
+from mmunify.heads._token_head import TokenSlot
+from mmunify.parts import Head, Slot
+from mmunify.types import Batch, Features
+
+
+def output_sources(head: Head, batch: Batch, features: Mapping[str, Features]) -> Features | None:
+    """Of the K items of a training step: the pictures that they start from; None = there are none, or nobody asks.
+
+    Args:
+        head: whose target encoder's features are wanted.
+        batch: of the step.
+        features: of its media, by encoder node.
+    """
+    outputs, seen = head.items(batch), features.get(head.target or "")
+    if not _reads_sources(head) or seen is None or outputs is None:
+        return None
+    pairs = outputs.condition or (None,) * len(outputs.document)
+    index = torch.tensor([-1 if pair is None else pair[1] for pair in pairs], device=seen.tokens.device)
+    if not bool((index >= 0).any()):
+        return None
+    return _fitted(head, Features(tokens=seen.tokens[index.clamp(min=0)], grid=seen.grid), index >= 0)
+
+
+def slot_sources(head: Head, slot: Slot) -> Features | None:
+    """Of the items of an open slot: the latest picture of each row."""
+    if not _reads_sources(head) or head.target is None or not isinstance(slot, TokenSlot):
+        return None
+    seen, given = slot.source(head.target)
+    return None if seen is None else _fitted(head, seen, given)
+
+
+def _reads_sources(head: Head) -> bool:
+    connector = getattr(head, "connector", None)
+    return isinstance(connector, Connector) and "source" in connector.adapter.needs
+
+
+def _fitted(head: Head, seen: Features, given: Bool[Tensor, "K"]) -> Features:
+    assert head.output_shape is not None
+    num = head.output_shape[0]
+    return Features(tokens=pool_tokens(seen, num, head.pool), mask=given[:, None].expand(-1, num))
