@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mmunify.layers.sdpa import in_fast_precision
 from mmunify.types import Attention
 
 KERNEL = "mmunify_documents"
@@ -101,10 +102,8 @@ def attend(
         inside: `attend_inside`, or what stands for it in compiled code.
         options: dropout, scaling and others of sdpa.
     """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     if documents is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return _sdpa(module, query, key, value, attention_mask, **options)
     return (inside or attend_inside)(module, query, key, value, documents, options)
 
 
@@ -117,8 +116,6 @@ def attend_inside(
     options: dict[str, Any],
 ) -> tuple[Float[Tensor, "B T H v"], None]:
     """Causal attention of every document by itself; zeros at padding. See `attend`."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     documents.calls += 1
     parts = zip(
         *(_cut(states, documents.lengths) for states in (query, key, value)),
@@ -127,10 +124,21 @@ def attend_inside(
         strict=True,
     )
     done = [
-        sdpa_attention_forward(module, q, k, v, mask, **options)[0] if is_real else _nothing(q, v)
-        for q, k, v, is_real, mask in parts
+        _sdpa(module, q, k, v, mask, **options)[0] if is_real else _nothing(q, v) for q, k, v, is_real, mask in parts
     ]
     return torch.cat(done, dim=1).unflatten(1, (query.shape[0], query.shape[2])).squeeze(0), None
+
+
+def _sdpa(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+) -> tuple[Float[Tensor, "B T H v"], None]:
+    """transformers' sdpa attention, see `in_fast_precision`."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
+
+    return in_fast_precision(kernel, query, key, value, mask), None
 
 
 def _cut(states: Float[Tensor, "B H T d"], lengths: list[int]) -> tuple[Tensor, ...]:

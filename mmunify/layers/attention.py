@@ -3,9 +3,9 @@
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmunify.errors import UserError
+from mmunify.layers.sdpa import attend
 
 
 class CrossAttention(nn.Module):
@@ -60,9 +60,9 @@ class CrossAttention(nn.Module):
         )
         dropout = self.dropout if self.training else 0.0
         if mask is None:
-            states = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+            states = attend(q, k, v, dropout=dropout)
         else:  # kernels disagree on rows that see nothing (some answer NaN): let them see all, then drop the answer
             real = mask.any(dim=1, keepdim=True)
-            states = F.scaled_dot_product_attention(q, k, v, attn_mask=(mask | ~real)[:, None, None], dropout_p=dropout)
+            states = attend(q, k, v, (mask | ~real)[:, None, None], dropout)
             states = states * real[:, :, None, None]
         return self.output(rearrange(states, "m h n d -> m n (h d)"))

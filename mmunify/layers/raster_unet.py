@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from mmunify.layers.denoising import Known
 from mmunify.layers.positions import sincos_1d
+from mmunify.layers.sdpa import attend
 
 GROUPS, HEAD_DIM = 8, 32
 BESIDE = ("draft", "places")
@@ -67,7 +68,7 @@ class PlacedAttention(nn.Module):
         )
         side, grid = int(memory.shape[1] ** 0.5), (cells.shape[2], cells.shape[3])
         bias = -self.nearness.exp()[:, None, None] * squared_distances(grid, (side, side), cells)
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None])
+        found = attend(q, k, v, bias.to(q.dtype)[None])
         return cells + self.output(found.transpose(2, 3).flatten(1, 2).unflatten(2, grid))
 
 

@@ -4,10 +4,10 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmunify.errors import UserError
 from mmunify.layers.llama import GatedFeedForward
+from mmunify.layers.sdpa import attend
 
 BASE = 10_000.0
 NORM_EPS = 1e-6
@@ -62,4 +62,4 @@ class RotaryBlock(nn.Module):
         )
         q, k = rotate(self.query_norm(q)), rotate(self.key_norm(k))
         seen = None if mask is None else (mask | ~mask.any(dim=1, keepdim=True))[:, None, None]
-        return self.output(rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=seen), "m h n d -> m n (h d)"))
+        return self.output(rearrange(attend(q, k, v, seen), "m h n d -> m n (h d)"))

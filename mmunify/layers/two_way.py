@@ -3,9 +3,9 @@
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmunify.layers.feed_forward import FeedForward
+from mmunify.layers.sdpa import attend
 
 
 class TwoWayTransformer(nn.Module):
@@ -98,4 +98,4 @@ class PlacedAttention(nn.Module):
             rearrange(layer(x), "k n (h d) -> k h n d", h=self.num_heads)
             for layer, x in ((self.query, queries), (self.key, keys), (self.value, values))
         )
-        return self.output(rearrange(F.scaled_dot_product_attention(q, k, v), "k h n d -> k n (h d)"))
+        return self.output(rearrange(attend(q, k, v), "k h n d -> k n (h d)"))

@@ -3,7 +3,8 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from mmunify.layers.sdpa import attend
 
 
 class VectorPool(nn.Module):
@@ -30,4 +31,4 @@ class VectorPool(nn.Module):
             layer(each).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for layer, each in ((self.query, states[:, :1]), (self.key, states), (self.value, states))
         )
-        return self.output(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)[:, 0])
+        return self.output(attend(q, k, v).transpose(1, 2).flatten(2)[:, 0])
