@@ -59,7 +59,7 @@ def _rows(clip: Clip) -> list[tuple[int, ...]]:
 def _cover(clip: Clip, index: int) -> np.ndarray:
     """How much of each cell one digit's box covers, summed over the frames: [8 8] in cells."""
     edges = np.arange(CELLS + 1) * clip.size / CELLS
-    boxes = np.asarray([clip.movers[index].at(frame).box for frame in range(clip.num_frames)], dtype=np.float64)
+    boxes = np.asarray([clip.movers[index].box_at(frame) for frame in range(clip.num_frames)], dtype=np.float64)
     shares = [
         np.clip(np.minimum(boxes[:, [high]], edges[1:]) - np.maximum(boxes[:, [low]], edges[:-1]), 0, None)
         for low, high in ((1, 3), (0, 2))

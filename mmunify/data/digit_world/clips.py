@@ -53,10 +53,19 @@ class Mover:
 
     def at(self, frame: int) -> Digit:
         """The digit in one frame; its box may lie outside the picture."""
-        way = round(self.speed * frame)
-        dx, dy = (sign * way for sign in DIRECTIONS[self.direction])
-        (x0, y0, x1, y1), (x, y, size) = self.digit.box, self.digit.place
-        return replace(self.digit, box=(x0 + dx, y0 + dy, x1 + dx, y1 + dy), place=(x + dx, y + dy, size))
+        dx, dy = self._way(frame)
+        x, y, size = self.digit.place
+        return replace(self.digit, box=self.box_at(frame), place=(x + dx, y + dy, size))
+
+    def box_at(self, frame: int) -> tuple[int, int, int, int]:
+        """The digit's box in one frame."""
+        dx, dy = self._way(frame)
+        x0, y0, x1, y1 = self.digit.box
+        return (x0 + dx, y0 + dy, x1 + dx, y1 + dy)
+
+    def _way(self, frame: int) -> tuple[int, int]:
+        way, (across, down) = round(self.speed * frame), DIRECTIONS[self.direction]
+        return across * way, down * way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +79,7 @@ class Clip:
 
     def visible(self, index: int) -> list[bool]:
         """Whether any part of one digit's box is in the picture, frame by frame."""
-        return [_inside(self.movers[index].at(frame), self.size) for frame in range(self.num_frames)]
+        return [_inside(self.movers[index].box_at(frame), self.size) for frame in range(self.num_frames)]
 
     @property
     def plot(self) -> Plot:
@@ -225,8 +234,8 @@ PLOTS: dict[Plot, Callable[[np.random.Generator, Digit, int, Stage], Mover | Non
 """What happens in a clip -> what sets one digit in motion; `event` is a frame counted from the end for "enter"."""
 
 
-def _inside(digit: Digit, size: int) -> bool:
-    x0, y0, x1, y1 = digit.box
+def _inside(box: tuple[int, int, int, int], size: int) -> bool:
+    x0, y0, x1, y1 = box
     return x1 > 0 and y1 > 0 and x0 < size and y0 < size
 
 
@@ -234,5 +243,5 @@ def _apart(new: Mover, other: Mover, stage: Stage) -> bool:
     """Whether two digits differ in name and never touch."""
     if (new.digit.digit, new.digit.color) == (other.digit.digit, other.digit.color):
         return False
-    boxes = ((new.at(frame).box, other.at(frame).box) for frame in range(stage.num_frames))
+    boxes = ((new.box_at(frame), other.box_at(frame)) for frame in range(stage.num_frames))
     return all(a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3] for a, b in boxes)

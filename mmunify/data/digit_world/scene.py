@@ -5,7 +5,7 @@ edit of the scene, drawn again.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -105,6 +105,7 @@ def _warped(ink: np.ndarray, rotation: float, shear: float) -> np.ndarray:
     return np.where(inside, upper * (1 - down) + lower * down, 0)
 
 
+@lru_cache(maxsize=1024)  # a clip draws the same ink in every frame
 def draw_ink(sample: int, size: int, warp: Warp = (0.0, 0.0, 0.0)) -> np.ndarray:
     """The ink of one handwriting sample, anti-aliased.
 
@@ -114,14 +115,16 @@ def draw_ink(sample: int, size: int, warp: Warp = (0.0, 0.0, 0.0)) -> np.ndarray
         warp: distortion.
 
     Returns:
-        [size size] float32, 0..1.
+        [size size] float32, 0..1; not to be written to.
     """
     stretch = _stretch(size, 8)
     ink = stretch @ handwriting.ink(sample) @ stretch.T
     rotation, shear, thickening = warp
     if rotation or shear:
         ink = _warped(ink, rotation, shear)
-    return np.clip((ink - INK_THRESHOLD + thickening) * 1.8 + INK_THRESHOLD, 0, 1)
+    drawn = np.clip((ink - INK_THRESHOLD + thickening) * 1.8 + INK_THRESHOLD, 0, 1)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def _tight_box(ink: np.ndarray, x: int, y: int) -> tuple[int, int, int, int]:
