@@ -17,7 +17,7 @@ MIXES = ("sample", "source", "task")
 
 TRAINER_KEYS = {
     "strategy": "Lightning's, or fsdp2, or {name: fsdp2, wrap: [globs], meta: true, cpu_offload: true}, or "
-    "deepspeed_stage_1, deepspeed_stage_2",
+    "deepspeed_stage_1, deepspeed_stage_2, deepspeed_stage_3",
     "recompute": "whether layers throw their activations away and make them again in the backward pass",
     "compile": "true, or a backend: layers are compiled",
     "loggers": "csv, tensorboard, wandb; default: csv, and tensorboard where it is installed",

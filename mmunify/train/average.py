@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmunify.train.learns import parameter_names
+from mmunify.train.ranks import local_part
 
 
 class Average(nn.Module):
@@ -30,13 +31,13 @@ class Average(nn.Module):
         """Take the parameters as they are after `step` (from 0) into the mean."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         for name, parameter in _learning(model):
-            self.means[name].lerp_(_precise(parameter), weight)
+            local_part(self.means[name]).lerp_(_precise(local_part(parameter)), weight)
 
     @torch.no_grad()
     def copy_into(self, model: nn.Module) -> None:
         """Give the parameters the values of the mean."""
         for name, parameter in _learning(model):
-            parameter.copy_(self.means[name])
+            local_part(parameter).copy_(local_part(self.means[name]))
 
 
 def mean_name(name: str) -> str:

@@ -43,8 +43,8 @@ def build(recipe: Recipe, meta: bool = False) -> UnifiedModel:
 def gathered(bundle: Bundle) -> Bundle:
     """The first process's bundle with whole tensors; every process must ask, the others get their own back."""
     tensors: dict[str, Tensor] = {}
-    for name, tensor in bundle.model.state_dict().items():
-        values = whole(tensor)
+    for name, tensor in bundle.model.state_dict(keep_vars=True).items():
+        values = whole(tensor).detach()
         if main_process():
             tensors[clean_name(name)] = values.cpu()
     if not main_process():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmunify.checkpoint.shards import local_rows
 from mmunify.errors import TrainingError
 from mmunify.train.learns import clean_name, parameter_names, part_of
-from mmunify.train.ranks import exchange
+from mmunify.train.ranks import exchange, local_part
 from mmunify.train.zero import gradient
 
 NUM_STEPS = 20
@@ -166,7 +166,7 @@ def checksums(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
 
 
 def _words(tensor: Tensor) -> Tensor:
-    data = local_rows(tensor.detach()).contiguous()
+    data = local_rows(local_part(tensor).detach()).contiguous()
     data = torch.view_as_real(data) if data.is_complex() else data
     return data.view(_WORDS[data.element_size()])
 

@@ -25,7 +25,37 @@ def exchange(items: list[Any]) -> list[Any]:
 
 def whole(tensor: Tensor) -> Tensor:
     """All rows of a tensor; every rank must ask."""
+    if local_part(tensor) is not tensor:
+        return _of_parts(tensor)
     return tensor.full_tensor() if is_split(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def local_part(tensor: Any) -> Tensor:
+    """What this rank keeps of a parameter that ZeRO-3 has split: a piece of its numbers in a row; others whole."""
+    return getattr(tensor, "ds_tensor", tensor)
+
+
+def shape_of(tensor: Any) -> torch.Size:
+    """Shape of the whole tensor."""
+    return getattr(tensor, "ds_shape", tensor.shape)
+
+
+def part_of_rank(row: Tensor, part: Tensor) -> Tensor:
+    """Of all numbers of a tensor those that this rank's part of it holds; the last parts may be longer.
+
+    Args:
+        row: all numbers in a row.
+        part: of this rank, as long as every other one's.
+    """
+    start = dist.get_rank() * len(part)
+    return row[start : start + len(part)]
+
+
+def _of_parts(tensor: Tensor) -> Tensor:
+    part, shape = local_part(tensor), shape_of(tensor)
+    row = part.new_empty(num_ranks() * len(part))
+    dist.all_gather_into_tensor(row, part)
+    return row[: shape.numel()].view(shape)
 
 
 @torch.no_grad()

@@ -61,7 +61,7 @@ def shard_model(
     )
     offload = CPUOffloadPolicy() if sharding.cpu_offload else OffloadPolicy()
     options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "offload_policy": offload}
-    outside = set(_left_whole(model))
+    outside = set(left_whole(model))
     if sharding.meta:
         _send_buffers(model, device)
         _send(outside, model, device)
@@ -92,7 +92,7 @@ def _learning_adapters(model: nn.Module) -> Iterator[nn.Module]:
     return (part for part in getattr(model, "adapters", nn.ModuleDict()).values() if _learns(part))
 
 
-def _left_whole(model: nn.Module) -> Iterator[nn.Parameter]:
+def left_whole(model: nn.Module) -> Iterator[nn.Parameter]:
     """Parameters of the parts, other than the backbone, in which nothing learns."""
     for group in _PARTS:
         for part in getattr(model, group, nn.ModuleDict()).values():

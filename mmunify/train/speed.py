@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mmunify.train.layers import backbone_layers
+from mmunify.train.ranks import shape_of
 from mmunify.train.report import peak_memory
 
 PEAK_FLOPS: Mapping[str, float] = {
@@ -75,5 +76,5 @@ def step_flops_per_token(model: nn.Module) -> float:
     Two per weight for the forward pass, two for the gradient of its input, and two more for its own if it learns.
     Attention scores, towers, tables and recomputation are not counted, so the share of the peak is a lower bound.
     """
-    matrices = [p for layer in backbone_layers(model) for p in layer.parameters() if p.ndim == 2]
-    return float(sum(p.numel() * (6 if p.requires_grad else 4) for p in matrices))
+    parameters = [(shape_of(p), p) for layer in backbone_layers(model) for p in layer.parameters()]
+    return float(sum(shape.numel() * (6 if p.requires_grad else 4) for shape, p in parameters if len(shape) == 2))

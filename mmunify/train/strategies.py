@@ -7,7 +7,12 @@ from mmunify.errors import RecipeError
 from mmunify.faults import Fault, unknown
 from mmunify.recipe import Recipe, Stage
 
-ZERO: Mapping[str, int] = {"deepspeed": 2, "deepspeed_stage_1": 1, "deepspeed_stage_2": 2}
+ZERO: Mapping[str, int] = {
+    "deepspeed": 2,
+    "deepspeed_stage_1": 1,
+    "deepspeed_stage_2": 2,
+    "deepspeed_stage_3": 3,
+}
 """DeepSpeed's strategies that a run can have, with the stage of ZeRO."""
 
 PRECISIONS = ("32", "32-true", "bf16", "bf16-mixed")
@@ -46,9 +51,8 @@ def _name_faults(name: str) -> list[Fault]:
     if name in ZERO:
         return []
     path = "trainer.strategy"
-    if name.startswith("deepspeed_stage_3") or name.endswith(("offload", "nvme")):
-        instead = "{name: fsdp2, cpu_offload: true}" if "_offload" in name else "fsdp2"
-        message = f"{name} is not supported; {instead} splits (and keeps) the same and is tested"
+    if name.endswith(("offload", "nvme")):
+        message = f"{name} is not supported; {{name: fsdp2, cpu_offload: true}} splits and keeps the same and is tested"
         return [Fault(path, f"{message}. Of DeepSpeed's there are {', '.join(ZERO)}")]
     return [Fault(path, unknown("strategy", name, list(ZERO)))]
 

@@ -17,6 +17,7 @@ from mmunify.train.layers import LayerOptions
 from mmunify.train.sharding import Sharding
 from mmunify.train.strategies import is_deepspeed, zero_stage
 from mmunify.train.zero import ZeroStrategy
+from mmunify.train.zero3 import Zero3Strategy
 
 _INSTEAD = {
     "max_steps": "stages.*.steps",
@@ -152,7 +153,8 @@ def _strategy(strategy: Any) -> dict[str, Any]:
         )
     if is_deepspeed(strategy):
         require("deepspeed", f"strategy {strategy}")
-        return {"strategy": ZeroStrategy(zero_stage(strategy)), "plugins": [AnyCheckpointIO()]}
+        stage = zero_stage(strategy)
+        return {"strategy": Zero3Strategy() if stage == 3 else ZeroStrategy(stage), "plugins": [AnyCheckpointIO()]}
     return {"plugins": [AnyCheckpointIO()]}
 
 

@@ -6,10 +6,8 @@ Checkpoints are those of one process: every strategy reads them, and they can ru
 """
 
 from argparse import Namespace
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +16,13 @@ from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 from torch import Tensor, nn
 
-from mmunify.errors import TrainingError, UserError
+from mmunify.errors import UserError
 from mmunify.extras import require
+from mmunify.train.in_order import InOrder
 from mmunify.train.learns import parameter_names
 from mmunify.train.ranks import whole
 
-_STEP = "step"
+STEP = "step"
 """Of an optimiser's states, the one that isn't as large as its parameter."""
 
 
@@ -31,7 +30,7 @@ class ZeroStrategy(DeepSpeedStrategy):
     """Lightning's strategy for ZeRO with the steps of a `StageModule`; it runs on the CPU too.
 
     Args:
-        stage: 1 = the optimiser's states are split, 2 = gradients too.
+        stage: 1 = the optimiser's states are split, 2 = gradients too; for 3 see `Zero3Strategy`.
     """
 
     def __init__(self, stage: int) -> None:
@@ -66,16 +65,22 @@ class ZeroStrategy(DeepSpeedStrategy):
         split: dict[str, Any] = self.config["zero_optimization"]  # type: ignore[index]
         split["reduce_bucket_size"] = min(split["reduce_bucket_size"], most)  # it is memory
         device = self.local_rank if self.root_device.index is None else self.root_device.index
-        engine, zero, *_ = _deepspeed().initialize(
+        engine, zero, *_ = deepspeed().initialize(
             args=Namespace(device_rank=device),
-            model=_Loss(model),
+            model=self._model_for_deepspeed(model),
             model_parameters=learning,
             optimizer=optimizer,
             config=self.config,
             dist_init_required=False,
         )
-        InOrder(learning[::-1]).take_over()
+        self._take_gradients(learning, zero)
         return engine, zero
+
+    def _model_for_deepspeed(self, model: nn.Module) -> nn.Module:
+        return _Loss(model)
+
+    def _take_gradients(self, learning: Sequence[nn.Parameter], zero: Any) -> None:
+        InOrder(learning[::-1]).take_over()
 
     # --------------------------------------------------------------------------------------- one step
 
@@ -121,18 +126,18 @@ class ZeroStrategy(DeepSpeedStrategy):
         """The whole state, as an optimiser on one process has it; every rank must ask, the first one gets it."""
         states: dict[int, dict[str, Any]] = {}
         groups: list[dict[str, Any]] = []
-        for group, parameters in zip(self._inner.param_groups, self._learning, strict=True):
+        for group, flat, parameters in zip(self._inner.param_groups, self._flats, self._learning, strict=True):
             first = sum(len(each["params"]) for each in groups)
             groups.append({**group, "params": list(range(first, first + len(parameters)))})
             for number, parameter in enumerate(parameters, start=first):
-                found = self._whole_state(group["params"][0], parameter)
+                found = self._whole_state(flat, parameter)
                 states |= {number: found} if found and self.is_global_zero else {}
         return {"state": states, "param_groups": groups}
 
     def _whole_state(self, flat: Tensor, parameter: nn.Parameter) -> dict[str, Any]:
         """State of one parameter; `flat` holds those of its group."""
-        own, get = self._inner.state.get(flat, {}), _deepspeed().utils.safe_get_full_optimizer_state
-        whole = {key: get(parameter, key) for key in own if key != _STEP}
+        own, get = self._inner.state.get(flat, {}), deepspeed().utils.safe_get_full_optimizer_state
+        whole = {key: get(parameter, key) for key in own if key != STEP}
         # Copied, as AdamW counts up each one: a tensor that all parameters share would count for all of them.
         return {key: whole.get(key, own[key]).cpu().clone() for key in own}
 
@@ -153,73 +158,40 @@ class ZeroStrategy(DeepSpeedStrategy):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Take this process's part of the states back."""
         saved = checkpoint["optimizer_states"][0]
-        for group, old, parameters in zip(self._inner.param_groups, saved["param_groups"], self._learning, strict=True):
+        new = zip(self._inner.param_groups, self._flats, self._learning, strict=True)
+        for (group, flat, parameters), old in zip(new, saved["param_groups"], strict=True):
             group.update({key: value for key, value in old.items() if key != "params"})
-            states = [saved["state"].get(number, {}) for number in old["params"]]
-            self._split_state(group["params"][0], parameters, states)
+            self._split_state(flat, parameters, [saved["state"].get(number, {}) for number in old["params"]])
 
     def _split_state(
         self, flat: Tensor, parameters: Sequence[nn.Parameter], states: Sequence[Mapping[str, Any]]
     ) -> None:
         """The reverse of `_whole_state`, for a group."""
-        own = {key: torch.zeros_like(flat) for state in states for key in state if key != _STEP}
+        own = {key: torch.zeros_like(flat) for state in states for key in state if key != STEP}
         if not own:
             return
-        steps = [state[_STEP] for state in states if _STEP in state]
-        self._inner.state[flat] = own | ({_STEP: max(steps).clone()} if steps else {})
-        _deepspeed().utils.lazy_init_hp_params_optimizer_state(parameters, flat, self._inner.state)
+        steps = [state[STEP] for state in states if STEP in state]
+        self._inner.state[flat] = own | ({STEP: max(steps).clone()} if steps else {})
+        self._set_states(flat, parameters, states)
+
+    def _set_states(
+        self, flat: Tensor, parameters: Sequence[nn.Parameter], states: Sequence[Mapping[str, Any]]
+    ) -> None:
+        deepspeed().utils.lazy_init_hp_params_optimizer_state(parameters, flat, self._inner.state)
         for parameter, state in zip(parameters, states, strict=True):
-            for key in state.keys() - {_STEP}:
-                _deepspeed().utils.safe_set_full_optimizer_state(parameter, state[key].to(flat.device), key)
+            for key in state.keys() - {STEP}:
+                deepspeed().utils.safe_set_full_optimizer_state(parameter, state[key].to(flat.device), key)
 
     @property
     def _inner(self) -> Any:
-        """The optimiser that ZeRO steps: one flat tensor per group, of this process's part."""
+        """The optimiser that ZeRO steps."""
         zero: Any = self.optimizers[0]
         return zero.optimizer
 
-
-class InOrder:
-    """Hands gradients to ZeRO in one order, the same on all processes.
-
-    ZeRO adds up over the processes what it gets, in the order in which it gets it. That order is not the same
-    everywhere: a process whose batch has no picture gives the adapter's weights a gradient of zero at another moment
-    than one that has. Unless they are put in order, gradients of one weight are added to those of another
-    (https://github.com/deepspeedai/DeepSpeed/issues/2343).
-
-    Args:
-        parameters: all that learn, about in the order in which their gradients come.
-    """
-
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.parameters = list(parameters)
-        self._hooks: list[list[Any]] = []
-        self._due: deque[int] = deque()
-        self._here: set[int] = set()
-
-    def take_over(self) -> None:
-        """Stand in front of the hooks that the parameters have.
-
-        Raises:
-            TrainingError: a parameter has none, so ZeRO hears of gradients in another way.
-        """
-        for place, parameter in enumerate(self.parameters):
-            hooks: Any = parameter._post_accumulate_grad_hooks  # type: ignore[attr-defined]
-            if not hooks:
-                raise TrainingError("strategy deepspeed: this version of DeepSpeed hooks gradients in an unknown way")
-            self._hooks.append(list(hooks.values()))
-            hooks.update(dict.fromkeys(hooks, _nothing))
-            hooks[next(iter(hooks))] = partial(self._arrived, place)
-
-    def _arrived(self, place: int, _: Tensor) -> None:
-        if not self._due:
-            self._due.extend(at for at, parameter in enumerate(self.parameters) if _takes_part(parameter))
-        self._here.add(place)
-        while self._due and self._due[0] in self._here:
-            at = self._due.popleft()
-            self._here.remove(at)
-            for hook in self._hooks[at]:
-                hook(self.parameters[at])
+    @property
+    def _flats(self) -> list[Tensor]:
+        """What it steps: one flat tensor per group, of this process's part."""
+        return [group["params"][0] for group in self._inner.param_groups]
 
 
 def clip_gradients(strategy: Any, optimizer: Any, largest: float) -> float:
@@ -244,9 +216,11 @@ def forget_gradients(strategy: Any, optimizer: Any) -> None:
 
 
 def gradient(parameter: nn.Parameter) -> Tensor | None:
-    """A parameter's gradient, also where ZeRO hides it; then every rank must ask."""
+    """A parameter's gradient, also where ZeRO hides it; then every rank must ask, and under ZeRO-3 gets its part."""
+    if hasattr(parameter, "_z3_optimizer"):
+        return deepspeed().utils.safe_get_local_grad(parameter)
     if parameter.grad is None and hasattr(parameter, "_hp_mapping"):
-        return _deepspeed().utils.safe_get_full_grad(parameter)
+        return deepspeed().utils.safe_get_full_grad(parameter)
     return parameter.grad
 
 
@@ -275,14 +249,6 @@ def _check_types(model: nn.Module) -> None:
         )
 
 
-def _deepspeed() -> Any:
+def deepspeed() -> Any:
+    """The package, or an error that says how to get it."""
     return require("deepspeed", "strategy deepspeed")
-
-
-def _takes_part(parameter: nn.Parameter) -> bool:
-    """Whether the backward pass that is running reaches a parameter."""
-    return torch._C._will_engine_execute_node(torch.autograd.graph.get_gradient_edge(parameter).node)
-
-
-def _nothing(*_: Any) -> None:
-    pass

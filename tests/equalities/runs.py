@@ -101,11 +101,38 @@ class Poison(Callback):
             del pl_module.model.weights["text"]
 
 
+class Parts(Callback):
+    """Writes down how many numbers a process holds between steps, of those that there are."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        model, zero = pl_module.model, trainer.strategy.optimizers[0]
+        split = {name: p for name, p in model.named_parameters() if hasattr(p, "ds_tensor")}
+        whole = {name: p for name, p in model.named_parameters() if name not in split}
+        states = [value for state in zero.optimizer.state.values() for value in state.values() if value.ndim]
+        found = {
+            "all": sum(p.ds_numel for p in split.values()),
+            "tensors": len(split),
+            "parts": sum(p.ds_tensor.numel() for p in split.values()),
+            "gathered": sum(p.numel() for p in split.values()),
+            "whole": sorted({name.split(".")[0] for name in whole}),
+            "learning": sum(p.ds_numel for p in split.values() if p.requires_grad),
+            "gradients": zero.grad_partitions_flat_buffer.numel(),
+            "states": sum(value.numel() for value in states),
+            "means": 0
+            if pl_module.average is None
+            else sum(p.ds_tensor.numel() for p in pl_module.average.parameters()),
+        }
+        (self.folder / f"parts-{trainer.global_rank}.json").write_text(json.dumps(found))
+
+
 def run(llama: str, out: str, processes: int = 1, sgd: bool = False, **options) -> None:
     """Train a recipe of `RECIPES`.
 
     Options: recipe, tuner, dropout, accumulate, workers, packing, batch_tokens, kill, fill, poison, resume, ema,
-    trainer, steps, lr, eps, cosine, clip.
+    trainer, steps, lr, eps, cosine, clip, learns, allow_idle, dtype, parts, batch.
     """
     build = mmunify.train.module.build_adamw
     trainer = {"accelerator": "cpu", "devices": processes, **options.get("trainer", {})}
@@ -113,14 +140,22 @@ def run(llama: str, out: str, processes: int = 1, sgd: bool = False, **options) 
     recipe.model.tuners = [{**options.get("tuner", LORA), "dropout": options.get("dropout", 0.0)}]
     for stage in recipe.stages:
         stage.accumulate, stage.num_workers = options.get("accumulate", 1), options.get("workers", 0)
-        stage.batch_size, stage.steps = 8 // processes // stage.accumulate, options.get("steps", 3)
+        stage.batch_size, stage.steps = (
+            options.get("batch", 8) // processes // stage.accumulate,
+            options.get("steps", 3),
+        )
         stage.clip = options.get("clip", 0.0)
         stage.ema, stage.optim.lr = options.get("ema", 0.0), options.get("lr", 0.1)
         stage.packing, stage.batch_tokens = options.get("packing", False), options.get("batch_tokens")
         stage.optim.eps, stage.gradient_cosine = options.get("eps", 1e-8), options.get("cosine", 0)
+        stage.learns = options.get("learns", stage.learns)
+        stage.allow_idle = options.get("allow_idle", stage.allow_idle)
+    if "dtype" in options:
+        recipe.model.backbone["dtype"] = options["dtype"]
     Path(out).mkdir(parents=True, exist_ok=True)
     harms = {"kill": Kill, "fill": FillDisk, "poison": Poison}
     harm = [each(*options[name]) for name, each in harms.items() if options.get(name)]
+    harm += [Parts(Path(out))] if options.get("parts") else []
     callbacks = [Diary(Path(out)), *harm, *([Quietest(Path(out))] if processes == 1 else [])]
     if not main_process():
         os.environ[FOLDER_VARIABLE] = out

@@ -1,5 +1,6 @@
 """Modes follow what learns."""
 
+import torch
 from torch import nn
 
 from mmunify.layers.modes import set_modes
@@ -20,3 +21,13 @@ def test_eval_mode_of_everything_without_parameters():
     model = nn.Sequential(nn.Dropout(0.5))
     set_modes(model, mode=False)
     assert not model[0].training
+
+
+def test_parameters_that_are_elsewhere_count_as_they_were():
+    """ZeRO-3 leaves empty ones behind, which know their shape."""
+    model = nn.ModuleDict({"tower": nn.Linear(8, 8), "adapter": nn.Linear(8, 8)})
+    model["tower"].requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.ds_shape, parameter.data = parameter.shape, torch.empty(0)
+    set_modes(model)
+    assert model["adapter"].training and not model["tower"].training

@@ -51,3 +51,17 @@ def test_what_a_decay_may_be(value):
 
     tree = {"name": "x", "steps": 1, "learns": ["*"], "ema": value}
     assert [fault.path for fault in typed(Stage, tree)[1]] == ["ema"]
+
+
+def test_of_what_zero_splits_a_process_averages_its_part():
+    model = ToyModel()
+    model.requires_grad_(False)
+    weight = model.backbone[0].weight.requires_grad_(True)
+    average = Average(model, 1.0)
+    (mean,) = average.means.values()
+    for parameter, value in ((weight, 2.0), (mean, 1.0)):
+        parameter.ds_tensor, parameter.data = torch.full((8,), value), torch.empty(0)
+    average.update(model, 0)  # 1 - 1 / 10 of the parameter
+    torch.testing.assert_close(mean.ds_tensor, torch.full((8,), 1.9))
+    average.copy_into(model)
+    assert torch.equal(weight.ds_tensor, mean.ds_tensor) and not weight.numel()

@@ -6,7 +6,7 @@ from torch import nn
 
 from mmunify.errors import TrainingError, UserError
 from mmunify.train.learns import apply_learns
-from mmunify.train.sharding import _check_split, _check_types, _left_whole, _send, _send_buffers, groups
+from mmunify.train.sharding import _check_split, _check_types, _send, _send_buffers, groups, left_whole
 
 
 def names_of(model, modules):
@@ -28,7 +28,7 @@ def test_layers_and_learning_adapters_are_groups_inner_ones_first(model):
 
 def test_frozen_parts_stay_whole_but_not_the_backbone(model):
     apply_learns(model, ["adapters.*"])
-    whole = {id(p) for p in _left_whole(model)}
+    whole = {id(p) for p in left_whole(model)}
     assert whole == {id(p) for part in (model.encoders, model.heads) for p in part.parameters()}
 
 
