@@ -195,7 +195,13 @@ class _Joiner:
                 dims["target_dim"] = encoders[encoder].out_dim
             made[name] = self.part(f"heads.{name}", HEADS, node, **dims)
             made[name].node = name
+            if made[name].target in encoders:
+                made[name].eye = self._first_of_kind(made[name].target, encoders)
         return made
+
+    def _first_of_kind(self, encoder: str, encoders: Mapping[str, Encoder]) -> str:
+        kind = self.wiring[f"encoders.{encoder}"].kind
+        return next(name for name in encoders if self.wiring[f"encoders.{name}"].kind == kind)
 
     def join_detokenizers(
         self, nodes: Nodes, encoders: Mapping[str, Encoder], heads: Mapping[str, Any]

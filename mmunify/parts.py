@@ -224,6 +224,8 @@ class Head(Part):
     """False for a head that reads encoder features alone."""
     target: str | None = None
     """Encoder node whose features of the output's target are learned; None = no features are needed."""
+    eye: str | None = None
+    """First encoder node of its target's kind (given by the composer): outputs that start from a medium name it so."""
     features: str | None = None
     """Encoder node whose features of a medium that went in it reads, beside the states."""
     layers: Sequence[int] = ()

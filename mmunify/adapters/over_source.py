@@ -27,7 +27,8 @@ class OverSourceAdapter(Adapter):
 
     def __init__(self, in_dim: int, out_dim: int, adapter: dict) -> None:
         super().__init__()
-        self.adapter: Adapter = ADAPTERS.build({**adapter, "out_dim": out_dim + 1}, in_dim=in_dim)
+        inside = {key: value for key, value in adapter.items() if key != "out_dim"}
+        self.adapter: Adapter = ADAPTERS.build(inside, in_dim=in_dim, out_dim=out_dim + 1)
         self.needs, self.side_text = self.adapter.needs | {"source"}, self.adapter.side_text
 
     def layout(self, layout: Layout) -> Layout:

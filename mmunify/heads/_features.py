@@ -188,24 +188,32 @@ def made_width(node: Mapping[str, Any] | None, out_dim: int | None, wanted: int 
     return width
 
 
-def build_connector(node: Mapping[str, Any] | None, in_dim: int, width: int) -> nn.Module:
+def build_connector(node: Mapping[str, Any] | None, in_dim: int, width: int, target: str | None = None) -> nn.Module:
     """The connector of a head: an adapter's node, by default two linears with GELU between.
 
     Args:
         node: `{name: resampler, ...}`.
         in_dim: width of the states.
         width: of what is predicted.
+        target: encoder node of the head.
 
     Raises:
         RecipeError: the node has faults.
+        UserError: it reads the features of a source, and there is no target that says which.
     """
     if node is None:
         return projector(in_dim, in_dim, width)
     try:
-        return Connector(ADAPTERS.build({**node, "out_dim": width}, in_dim=in_dim))
+        adapter = ADAPTERS.build(node, in_dim=in_dim, out_dim=width)
     except RecipeError as error:
         faults = [Fault(fault.path.replace(ADAPTERS.kind, "connector", 1), fault.message) for fault in error.faults]
         raise RecipeError(faults) from error
+    if "source" in adapter.needs and target is None:
+        raise UserError(
+            f"the connector {node['name']!r} reads the features of the picture that an edit starts from, and its head "
+            "has no target that says which encoder's; name it: `target: image`"
+        )
+    return Connector(adapter)
 
 
 def connect(

@@ -24,7 +24,8 @@ def output_sources(head: Head, batch: Batch, features: Mapping[str, Features]) -
     if not _reads_sources(head) or seen is None or outputs is None:
         return None
     pairs = outputs.condition or (None,) * len(outputs.document)
-    index = torch.tensor([-1 if pair is None else pair[1] for pair in pairs], device=seen.tokens.device)
+    chosen = [-1 if pair is None or pair[0] != head.eye else pair[1] for pair in pairs]
+    index = torch.tensor(chosen, device=seen.tokens.device)
     if not bool((index >= 0).any()):
         return None
     return _fitted(head, Features(tokens=seen.tokens[index.clamp(min=0)], grid=seen.grid), index >= 0)

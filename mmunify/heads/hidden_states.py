@@ -64,7 +64,7 @@ class HiddenStateHead(Head):
         self.target, self.num_states, self.layer, self.layers = target, num_states, layer, (layer,)
         self.encodes_target = loss != "none"
         width = made_width(connector, target_dim, target_dim if self.encodes_target else None, "hidden_states")
-        self.connector = build_connector(connector, in_dim, width)
+        self.connector = build_connector(connector, in_dim, width, target)
         self.output_shape = (num_made(self.connector, num_states), width)
         self._spec = SlotSpec(opens=opens, closes=closing(opens, "hidden_states"), learned=frozenset({"opens"}))
 

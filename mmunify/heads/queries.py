@@ -74,7 +74,7 @@ class QueryHead(Head):
         self.num_queries, self.dim = num_queries, in_dim
         self.queries = None if rows else nn.Parameter(torch.randn(num_queries, in_dim) * 0.02)
         width = made_width(connector, target_dim, target_dim if self.encodes_target else None, "queries")
-        self.connector = build_connector(connector, in_dim, width)
+        self.connector = build_connector(connector, in_dim, width, target)
         self.flow = read_options(FeatureFlow, options, "loss", features_dim=width) if name == "flow" else None
         self.output_shape = (num_made(self.connector, num_queries), width)
         strings = tuple(Run(token=rows.format(i)) for i in range(num_queries)) if rows else ()

@@ -77,7 +77,7 @@ class SignalTokenHead(Head):
         self.encodes_target = loss != "none"
         given = target_dim if target else None
         width = made_width(connector, given, given if self.encodes_target else None, "signal_tokens")
-        self.connector = build_connector(connector, in_dim, width)
+        self.connector = build_connector(connector, in_dim, width, target)
         self.output_shape = (num_made(self.connector, num_tokens), width)
         strings = [tokens.format(i) for i in range(num_tokens)]
         self._spec = signal_slot(strings, [strings[i] for i in _numbers(learned, num_tokens)])

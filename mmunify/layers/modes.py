@@ -1,8 +1,8 @@
 """Training and eval mode by what learns."""
 
-from typing import Any
-
 from torch import nn
+
+from mmunify.layers.shapes import shape_of
 
 
 def set_modes(module: nn.Module, mode: bool = True) -> None:
@@ -18,11 +18,6 @@ def set_modes(module: nn.Module, mode: bool = True) -> None:
     module.training = mode
     for child in module.children():
         parameters = list(child.parameters())
-        trained = sum(_size(p) for p in parameters if p.requires_grad)
-        total = sum(_size(p) for p in parameters)
+        trained = sum(shape_of(p).numel() for p in parameters if p.requires_grad)
+        total = sum(shape_of(p).numel() for p in parameters)
         set_modes(child, 2 * trained >= total if parameters else mode)
-
-
-def _size(parameter: Any) -> int:
-    """Numbers of a parameter; ZeRO-3 leaves an empty one behind, which knows its shape."""
-    return getattr(parameter, "ds_shape", parameter.shape).numel()

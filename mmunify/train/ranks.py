@@ -7,6 +7,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from mmunify.checkpoint.shards import is_split
+from mmunify.layers.shapes import shape_of
 
 
 def num_ranks() -> int:
@@ -33,11 +34,6 @@ def whole(tensor: Tensor) -> Tensor:
 def local_part(tensor: Any) -> Tensor:
     """What this rank keeps of a parameter that ZeRO-3 has split: a piece of its numbers in a row; others whole."""
     return getattr(tensor, "ds_tensor", tensor)
-
-
-def shape_of(tensor: Any) -> torch.Size:
-    """Shape of the whole tensor."""
-    return getattr(tensor, "ds_shape", tensor.shape)
 
 
 def part_of_rank(row: Tensor, part: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
+from mmunify.layers.shapes import shape_of
 from mmunify.train.layers import backbone_layers
-from mmunify.train.ranks import shape_of
 from mmunify.train.report import peak_memory
 
 PEAK_FLOPS: Mapping[str, float] = {

@@ -77,7 +77,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         return engine, zero
 
     def _model_for_deepspeed(self, model: nn.Module) -> nn.Module:
-        return _Loss(model)
+        return Shell(model)
 
     def _take_gradients(self, learning: Sequence[nn.Parameter], zero: Any) -> None:
         InOrder(learning[::-1]).take_over()
@@ -224,14 +224,19 @@ def gradient(parameter: nn.Parameter) -> Tensor | None:
     return parameter.grad
 
 
-class _Loss(nn.Module):
-    """What DeepSpeed is given as the model: its output is the loss of a forward pass that has already been."""
+class Shell(nn.Module):
+    """What DeepSpeed is given as the model: its output is the loss of a forward pass that has already been.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        held: the model, or the parameters of it that DeepSpeed takes.
+    """
+
+    def __init__(self, held: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.held = held
 
     def forward(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The loss, as it is."""
         return loss
 
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch import distributed as dist
 
 from mmunify.errors import TrainingError
-from mmunify.train.ranks import local_part, part_of_rank, shape_of, whole
+from mmunify.layers.shapes import shape_of
+from mmunify.train.ranks import local_part, part_of_rank, whole
 from mmunify.train.sharding import left_whole
 from mmunify.train.whole_weights import WholeWeights
-from mmunify.train.zero import STEP, ZeroStrategy, deepspeed
+from mmunify.train.zero import STEP, Shell, ZeroStrategy, deepspeed
 
 _NEEDED = (
     *("parameter_offload", "reduce_ready_partitions_and_remove_grads", "grad_partitions_flat_buffer"),
@@ -41,7 +41,7 @@ class Zero3Strategy(ZeroStrategy):
             "stage3_param_persistence_threshold": 0,
         }
         outside = set(left_whole(model.model))  # type: ignore[arg-type]
-        shell = _Shell([parameter for parameter in model.parameters() if parameter not in outside])
+        shell = Shell(nn.ParameterList(p for p in model.parameters() if p not in outside))
         deepspeed().zero.Init(module=shell, config_dict_or_path=self.config)
         for parameter in shell.parameters():
             part, length = local_part(parameter), shape_of(parameter).numel()
@@ -133,17 +133,6 @@ class Zero3Strategy(ZeroStrategy):
                 mine = part_of_rank(state[key].flatten(), part)
                 part[: len(mine)] = mine
                 deepspeed().utils.safe_set_local_optimizer_state(parameter, part, key)
-
-
-class _Shell(nn.Module):
-    """What DeepSpeed is given as the model: its output is the loss of a forward pass that has already been."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        super().__init__()
-        self.held = nn.ParameterList(parameters)
-
-    def forward(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        return loss
 
 
 def _check_version(zero: Any) -> None:

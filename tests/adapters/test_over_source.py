@@ -55,6 +55,12 @@ def test_the_adapter_inside_has_room_for_the_share_whatever_its_node_says():
     assert adapter.layout(Layout.of(3)) == Layout.of(4, (2, 2)) and adapter.needs == {"source"}
 
 
+def test_adapters_of_several_parts_are_inside_too():
+    parts = [{"name": "mlp", "out_dim": 6}, {"name": "additive", "grid": 2}]
+    adapter = OverSourceAdapter(6, 4, {"name": "series", "parts": parts})
+    assert adapter(Features(tokens=torch.zeros(1, 3, 6)), Context()).tokens.shape == (1, 4, 4)
+
+
 def test_a_source_of_another_shape_is_told():
     adapter = OverSourceAdapter(6, 2, {"name": "mlp"})
     with pytest.raises(DataError, match=r"makes \(3, 5, 2\).*lies over features of \(3, 4, 2\)"):

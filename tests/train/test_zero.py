@@ -127,21 +127,25 @@ def test_norms_clipping_and_dropped_steps_are_reported(folder):
             assert split != "zero2_mean" or norm > MEAN["clip"]
 
 
+def die_halfway(tmp_path, llama_folder, out):
+    """Kill rank 1 of a run; what its checkpoint gathers into a bundle are the means."""
+    done = start(tmp_path, llama_folder, {**out, "kill": [1, "mix", 4]}, timeout=300)
+    assert done.returncode not in (0, None)
+    assert "rank 1 died: it was killed by SIGKILL" in done.stderr
+    bundle = load_bundle(gather(tmp_path / "run"))
+    means = CheckpointReader(tmp_path / "run" / "mix.ckpt").tree()["state_dict"]
+    learned = {name: t for name, t in bundle.model.state_dict().items() if ".low_rank." in name}
+    assert learned
+    for name, tensor in learned.items():
+        assert torch.equal(tensor, means["average.means." + name.replace(".", "/")]), name
+
+
 @needs_deepspeed
 @pytest.mark.slow
 def test_a_dead_rank_ends_the_run_which_goes_on_from_its_checkpoint(folder, llama_folder, tmp_path):
     """On two processes exactly; on one, where all strategies read the same file; halfway, as a bundle."""
     out = {"out": str(tmp_path / "run"), **ZERO2, **MEAN}
-    done = start(tmp_path, llama_folder, {**out, "kill": [1, "mix", 4]}, timeout=300)
-    assert done.returncode not in (0, None)
-    assert "rank 1 died: it was killed by SIGKILL" in done.stderr
-
-    bundle = load_bundle(gather(tmp_path / "run"))
-    means = CheckpointReader(tmp_path / "run" / "mix.ckpt").tree()["state_dict"]
-    learned = {name: t for name, t in bundle.model.state_dict().items() if ".low_rank." in name}
-    for name, tensor in learned.items():
-        assert torch.equal(tensor, means["average.means." + name.replace(".", "/")]), name
-
+    die_halfway(tmp_path, llama_folder, out)
     shutil.copytree(tmp_path / "run", tmp_path / "one")
     done = start(tmp_path, llama_folder, {**out, "resume": True})
     assert done.returncode == 0, done.stderr[-3000:]

@@ -9,12 +9,21 @@ import torch
 from torch import nn
 
 from mmunify.checkpoint import load_bundle
-from mmunify.checkpoint.shards import CheckpointReader
 from mmunify.errors import TrainingError
-from mmunify.train.gathering import gather
 from mmunify.train.zero3 import _check_version, _copy_part, _is_kept
 from tests.equalities.runs import run, start, weights
-from tests.train.test_zero import ADAM, DROP, LORA_SGD, MEAN, SGD, WIDE, difference, losses, needs_deepspeed
+from tests.train.test_zero import (
+    ADAM,
+    DROP,
+    LORA_SGD,
+    MEAN,
+    SGD,
+    WIDE,
+    die_halfway,
+    difference,
+    losses,
+    needs_deepspeed,
+)
 
 # ------------------------------------------------------------------------------------------------- without DeepSpeed
 
@@ -137,17 +146,7 @@ def test_in_sixteen_bits_it_equals_stage_2(folder):
 def test_a_dead_rank_ends_the_run_which_goes_on_from_its_checkpoint(folder, llama_folder, tmp_path):
     """On two processes exactly; on one, and on two of stage 2, which read the same file; halfway, as a bundle."""
     out = {"out": str(tmp_path / "run"), **zero(3), **MEAN}
-    done = start(tmp_path, llama_folder, {**out, "kill": [1, "mix", 4]}, timeout=300)
-    assert done.returncode not in (0, None)
-    assert "rank 1 died: it was killed by SIGKILL" in done.stderr
-
-    bundle = load_bundle(gather(tmp_path / "run"))
-    means = CheckpointReader(tmp_path / "run" / "mix.ckpt").tree()["state_dict"]
-    learned = {name: t for name, t in bundle.model.state_dict().items() if ".low_rank." in name}
-    assert learned
-    for name, tensor in learned.items():
-        assert torch.equal(tensor, means["average.means." + name.replace(".", "/")]), name
-
+    die_halfway(tmp_path, llama_folder, out)
     for copy in ("one", "two"):
         shutil.copytree(tmp_path / "run", tmp_path / copy)
     again = [{**out, "resume": True}, {**out, **zero(2), "out": str(tmp_path / "two"), "resume": True}]

@@ -1,9 +1,12 @@
 """Connectors that read what an output starts from: the same in training and in answers, for every head that has one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from mmunify.errors import UserError
 from mmunify.heads._sources import output_sources
 from mmunify.testing import randomize
 from tests.heads.worlds import generate_along, make_model, output, picture, predictions, talk
@@ -47,6 +50,32 @@ def test_an_edit_that_changes_nothing_is_its_source(name, llama_folder):
     made, seen = predictions(model, batch, "image"), model.encode(batch)["image"].tokens
     torch.testing.assert_close(made[1], seen[1])
     assert not torch.isclose(made[0], seen).all(2).any()
+
+
+def test_what_is_not_of_the_targets_kind_is_no_source(llama_folder):
+    """Items that start from a clip say so: number 1 of the clips is not number 1 of the pictures."""
+    model, processor, edit, draw = world(llama_folder, "queries")
+    head, batch = model.heads["image"], processor([draw, edit])
+    assert head.eye == "image" and batch.outputs["image"].condition == (None, ("image", 1))
+    batch.outputs["image"] = replace(batch.outputs["image"], condition=(None, ("video", 1)))
+    assert output_sources(head, batch, model.encode(batch)) is None
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_connector_of_several_parts(inside, llama_folder):
+    node = {"name": "series", "parts": [{"name": "mlp", "out_dim": 32}, {"name": "additive", "grid": 4, "dim": 16}]}
+    connector = {"name": "over_source", "adapter": node} if inside else node
+    heads = {"image": {"name": "queries", "num_queries": 4, "connector": connector}}
+    model, processor = make_model(llama_folder, heads)
+    rng = np.random.default_rng(0)
+    batch = processor([talk("edit", output("image", picture(rng), condition=0))])
+    assert predictions(model, batch, "image").shape == (1, 16, 32)
+
+
+def test_a_head_without_a_target_has_no_sources(llama_folder):
+    head = {"name": "signal_tokens", "connector": {**OVER, "out_dim": 8}, "loss": "mse"}
+    with pytest.raises(UserError, match=r"'over_source' reads the features.*name it: `target: image`"):
+        make_model(llama_folder, {"image": head})
 
 
 def test_only_connectors_that_ask_get_sources(llama_folder):
