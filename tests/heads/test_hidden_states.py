@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from mmunify.errors import UserError
-from mmunify.heads._token_head import last_positions
 from mmunify.heads.hidden_states import HiddenStateHead
 from tests.heads.worlds import make_model, output, picture, talk
 
@@ -45,15 +44,6 @@ def test_a_short_document_begins_with_zeros_that_queries_do_not_see(llama_folder
         model, processor = make_model(llama_folder, {"image": node})
         conditions.append(model.eval()(processor([sample])).outputs["image"].conditions.states)
     torch.testing.assert_close(*conditions)
-
-
-def test_the_last_real_positions_are_taken_from_rows_with_holes():
-    states = torch.arange(10.0).reshape(2, 5, 1)
-    real = torch.tensor([[1, 0, 1, 1, 0], [0, 0, 0, 1, 0]]).bool()
-    taken, mask = last_positions(states, real, 2)
-    assert taken[..., 0].tolist() == [[2.0, 3.0], [0.0, 8.0]]
-    assert mask.tolist() == [[True, True], [False, True]]
-    assert last_positions(states, real, 4)[0][0, :, 0].tolist() == [0.0, 0.0, 2.0, 3.0]
 
 
 def test_a_loss_compares_with_the_targets_features(llama_folder):

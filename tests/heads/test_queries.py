@@ -7,12 +7,11 @@ import torch
 from mmunify.composer import compose
 from mmunify.data.processor import Processor
 from mmunify.errors import DataError, RecipeError, UserError
-from mmunify.heads._features import pool_tokens
 from mmunify.heads.queries import QueryHead
 from mmunify.parts import Context
 from mmunify.registry import HEADS
 from mmunify.testing import randomize
-from mmunify.types import Features, Output, Sample, Text, Turn
+from mmunify.types import Output, Sample, Text, Turn
 from tests.heads.worlds import generate_along, make_model, output, picture, talk
 
 KIND = "image"
@@ -58,14 +57,6 @@ def test_fewer_queries_learn_a_pooled_target(nodes, make_sample):
     assert 0 < float(loss.detach()) < 2
 
 
-def test_pooling_averages_neighbours():
-    tokens = torch.arange(16.0).reshape(1, 16, 1)
-    pooled = pool_tokens(Features(tokens=tokens, grid=(4, 4)), 4)
-    assert pooled[0, :, 0].tolist() == [2.5, 4.5, 10.5, 12.5]
-    with pytest.raises(UserError, match=r"5 queries can't be matched with 16 target tokens"):
-        pool_tokens(Features(tokens=tokens, grid=(4, 4)), 5)
-
-
 def test_bad_input(model, processor, make_sample):
     with pytest.raises(UserError, match="queries head: no distance named 'l3'. Known: mse, cosine"):
         QueryHead(4, 4, loss="l3")
@@ -75,17 +66,6 @@ def test_bad_input(model, processor, make_sample):
     blind = replace(batch, outputs={"image": replace(batch.outputs["image"], target=None)})
     with pytest.raises(DataError, match="1 output items of node 'image' have no target"):
         model(blind)
-
-
-def test_neighbours_in_raster_order_are_averaged_as_in_seedx():
-    """256 tokens of a 16 x 16 raster -> 64: means of four cells of a row."""
-    tokens = torch.randn(2, 256, 3)
-    pooled = pool_tokens(Features(tokens=tokens, grid=(16, 16)), 64, "1d")
-    wanted = torch.nn.functional.avg_pool1d(tokens.transpose(1, 2), 4, 4).transpose(1, 2)
-    torch.testing.assert_close(pooled, wanted)
-    torch.testing.assert_close(pooled.reshape(2, 16, 4, 3)[:, 3, 2], tokens.reshape(2, 16, 16, 3)[:, 3, 8:12].mean(1))
-    with pytest.raises(UserError, match="choose num_queries=256 or a divisor of it"):
-        pool_tokens(Features(tokens=tokens), 7, "1d")
 
 
 @pytest.mark.parametrize(
