@@ -35,10 +35,9 @@ def check(
     report = preflight(loaded, samples, dry_run)
     faults = report.pop("faults")
     arms = {} if faults else {name: inspect_recipe(loaded.arm(name)) for name in loaded.ablate.arms}
+    report |= {"arms": arms} if arms else {}
     for name, arm in arms.items():
         faults += [Fault(f"ablate.arms.{name}.{fault.path}", fault.message) for fault in arm.pop("faults")]
-    if arms:
-        report["arms"] = arms
     if json_file is not None:
         listed = [{"path": fault.path, "message": fault.message} for fault in faults]
         json_file.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +46,11 @@ def check(
         typer.echo(f"note: {remark}")
     if faults:
         raise RecipeError(faults)
+    _print_report(loaded, report)
+
+
+def _print_report(loaded: Any, report: Mapping[str, Any]) -> None:
+    """What a recipe without faults is like."""
     if report["not_built"]:
         typer.echo(f"note: sizes are unknown, {report['not_built']}")
     _print_parts(loaded.name, [stage.name for stage in loaded.stages], report)
@@ -54,7 +58,7 @@ def check(
         typer.echo(f"{edge['from']} -> {edge['to']}: {_shape(edge)}")
     for stage, budget in report["budget"].items():
         _print_stage(stage, budget, report["per_gpu"][stage], report["dry_run"].get(stage))
-    for name, arm in arms.items():
+    for name, arm in report.get("arms", {}).items():
         _print_parts(f"arm {name}", [stage.name for stage in loaded.arm(name).stages], arm)
 
 

@@ -266,11 +266,8 @@ class _Row:
     def _place_output(self, output: Output, learned: bool, sample: Sample, prompt: bool) -> None:
         nodes = {name: node for name, node in self.encoder.spec.outputs.items() if node.kind == output.kind}
         made = {name: node for name, node in nodes.items() if node.slot is None or not node.slot.as_text}
-        words = self._in_words(output)
-        if words and all(node.slot is None for node in made.values()):
-            lead = "" if self._tail.isspace() else " "
-            self.add(self.encoder.ids(lead + words), learned)
-        elif not nodes:
+        said = all(node.slot is None for node in made.values()) and self._say(output, learned)
+        if not said and not nodes:
             known = sorted({node.kind for node in self.encoder.spec.outputs.values()})
             raise DataError(f"sample {sample.id!r}: no head makes an output of kind {output.kind!r}; they make {known}")
         if made and output.target is None and not prompt:
@@ -282,6 +279,14 @@ class _Row:
             target = None if source is None else self._target(source, node, condition, sample)
             item = OutputItem(target=target, slots=places[name], condition=condition)
             self.outputs.setdefault(name, []).append(item)
+
+    def _say(self, output: Output, learned: bool) -> bool:
+        """Write an output that fills no slot in words; False where there are none for it."""
+        words = self._in_words(output)
+        if words:
+            lead = "" if self._tail.isspace() else " "
+            self.add(self.encoder.ids(lead + words), learned)
+        return bool(words)
 
     def _in_words(self, output: Output) -> str:
         """What stands for an output that no head makes: its call, or its region of the medium that it starts from."""

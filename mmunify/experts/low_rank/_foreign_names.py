@@ -1,6 +1,6 @@
 """Names of another library's checkpoint -> names in a module that may sit deeper or less deep."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -15,17 +15,11 @@ def match_names(title: str, theirs: Sequence[str], ours: Collection[str]) -> dic
     Raises:
         UserError: no such beginning, or more than one.
     """
-    pieces = [name.split(".") for name in theirs]
     known = set(ours)
-    for dropped in range(min(map(len, pieces), default=0)):
-        if len({tuple(p[:dropped]) for p in pieces}) > 1:
-            break
-        ending = ".".join(pieces[0][dropped:])
-        starts = [name.removesuffix(ending) for name in known if name == ending or name.endswith(f".{ending}")]
-        tails = [".".join(p[dropped:]) for p in pieces]
-        fitting = [start for start in starts if all(start + tail in known for tail in tails)]
+    for tails in _endings(theirs):
+        fitting = _starts(tails, known)
         if len(fitting) > 1:
-            raise UserError(f"{title}: {theirs[0]} could be any of {', '.join(sorted(s + ending for s in fitting))}")
+            raise UserError(f"{title}: {theirs[0]} could be any of {', '.join(sorted(s + tails[0] for s in fitting))}")
         if fitting:
             return {name: fitting[0] + tail for name, tail in zip(theirs, tails, strict=True)}
     lost = next((n for n in theirs if not any(o.endswith(n.rpartition(".")[2]) for o in known)), theirs[0])
@@ -33,6 +27,22 @@ def match_names(title: str, theirs: Sequence[str], ours: Collection[str]) -> dic
         f"{title}: its {len(theirs)} modules are not those of this model, which has no place for {lost}; "
         f"it has {', '.join(sorted(known)[:3])}, ..."
     )
+
+
+def _endings(names: Sequence[str]) -> Iterator[list[str]]:
+    """The names without their first pieces, as long as all of them begin alike: none dropped, one, ..."""
+    pieces = [name.split(".") for name in names]
+    for dropped in range(min(map(len, pieces), default=0)):
+        if len({tuple(p[:dropped]) for p in pieces}) > 1:
+            return
+        yield [".".join(p[dropped:]) for p in pieces]
+
+
+def _starts(tails: Sequence[str], known: Collection[str]) -> list[str]:
+    """What can stand before all of the tails, so that they are known."""
+    ending = tails[0]
+    starts = [name.removesuffix(ending) for name in known if name == ending or name.endswith(f".{ending}")]
+    return [start for start in starts if all(start + tail in known for tail in tails)]
 
 
 def check_shape(title: str, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
