@@ -124,6 +124,7 @@ def make_clip_question(
     num_frames: int = 8,
     size: int = 64,
     warp: float = 0.0,
+    alike: float = 0.0,
 ) -> tuple[Clip, ClipQuestion]:
     """A clip and a question of one kind about it.
 
@@ -131,7 +132,7 @@ def make_clip_question(
         rng: all randomness comes from here.
         kind: a key of `CLIP_KINDS`.
         num_digits: numbers of digits that a clip may have; those too small for the kind are passed over.
-        split, num_frames, size, warp: see `make_clip`.
+        split, num_frames, size, warp, alike: see `make_clip`.
 
     Raises:
         DataError: clips of these settings cannot be made.
@@ -140,7 +141,8 @@ def make_clip_question(
     numbers = [number for number in num_digits if number >= wanted.least] or [wanted.least]
     while True:
         plot = wanted.plots[int(rng.integers(len(wanted.plots)))]
-        clip = make_clip(rng, plot, numbers[int(rng.integers(len(numbers)))], split, num_frames, size, warp)
+        number = numbers[int(rng.integers(len(numbers)))]
+        clip = make_clip(rng, plot, number, split, num_frames, size, warp, alike)
         question = ask_about(rng, clip, kind)
         if question is not None:
             return clip, question

@@ -52,6 +52,16 @@ def test_wrong_settings():
     assert len(DigitVideo(length=2)) == 2
 
 
+def test_clips_whose_digits_are_alike():
+    def colors(**settings):
+        data = DigitVideo(num_digits=[3], **settings)
+        return np.mean([len({m.digit.color for m in data[i].facts["clip"].movers}) for i in range(30)])
+
+    assert colors(alike=0.9) < colors() - 0.3
+    with pytest.raises(DataError, match="alike is a share of the digits, from 0 to 1; got 2"):
+        DigitVideo(alike=2)
+
+
 def test_several_questions_share_one_clip():
     data, lengths = DigitVideo(turns=4, num_digits=[2, 3]), []
     for index in range(12):
