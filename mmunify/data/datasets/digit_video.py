@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from mmunify.data.datasets._numbered import Numbered
-from mmunify.data.digit_world.clip_questions import CLIP_KINDS, ClipQuestion, ask_more, make_clip_question
+from mmunify.data.digit_world.clip_questions import CLIP_KINDS, NAMINGS, ClipQuestion, ask_more, make_clip_question
 from mmunify.data.digit_world.clips import Clip, clip_masks, draw_clip
 from mmunify.data.digit_world.conversations import SPLITS, check_scenes
 from mmunify.data.digit_world.drawing_lots import Lots
@@ -33,8 +33,7 @@ class DigitVideo(Numbered):
         num_frames: of a clip.
         size: side of the frames in pixels.
         warp: strength (0..1) of random distortions of the handwriting, for training.
-        alike: share (0..1) of the digits behind the first that take the colour of another one, or are the same digit:
-            a question is about one of two purple digits, and colour alone no longer tells which.
+        named: how questions call a digit: one or more of "full" (purple 7), "number" (7) and "color" (purple digit).
 
     Raises:
         DataError: an unknown split or kind, or a number out of range.
@@ -53,26 +52,26 @@ class DigitVideo(Numbered):
         num_frames: int = 8,
         size: int = 64,
         warp: float = 0.0,
-        alike: float = 0.0,
+        named: list[str] = ["full"],
     ) -> None:
         check_scenes(split, num_digits)
-        if not 0 <= alike <= 1:
-            raise DataError(f"alike is a share of the digits, from 0 to 1; got {alike}")
         self.kinds = Lots(list(CLIP_KINDS) if kinds is None else kinds, CLIP_KINDS, "kind of clip question")
+        if not named or not set(named) <= set(NAMINGS):
+            raise DataError(f"named wants one or more of {', '.join(NAMINGS)}; got {named}")
         super().__init__(length)
         self.task = "video_question" if turns == 1 else "multi"
         self.split, self.turns, self.seed = split, turns, seed
         self.num_digits, self.num_frames, self.size, self.warp = tuple(num_digits), num_frames, size, warp
-        self.alike = alike
+        self.named = tuple(named)
 
     def make(self, index: int) -> Sample:
         """Draw sample number `index`."""
         rng = np.random.default_rng([self.seed, index, SPLITS.index(self.split)])
         hand = "train" if self.split == "train" else "test"
         clip, question = make_clip_question(
-            rng, self.kinds.draw(rng), self.num_digits, hand, self.num_frames, self.size, self.warp, self.alike
+            *(rng, self.kinds.draw(rng), self.num_digits, hand, self.num_frames, self.size, self.warp, self.named)
         )
-        asked = [question, *ask_more(rng, clip, question, lambda: self.kinds.draw(rng), self.turns - 1)]
+        asked = [question, *ask_more(rng, clip, question, lambda: self.kinds.draw(rng), self.turns - 1, self.named)]
         shown = Media(kind="video", source=draw_clip(clip))
         said = [(Text(text=each.text), Text(text=each.answer)) for each in asked]
         turns = [Turn(role=role, parts=(text,)) for pair in said for role, text in zip(ROLES, pair, strict=True)]

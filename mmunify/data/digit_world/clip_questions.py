@@ -46,8 +46,21 @@ Asker = Callable[[Clip, np.random.Generator], _Found | None]
 """What asks one kind of question; None where the clip leaves no clear answer."""
 
 
+NAMINGS = ("full", "number", "color")
+"""How a question may call a digit: "purple 7", "7", "purple digit"; the short ones where no other digit fits them."""
+
+
 def _name(clip: Clip, index: int) -> str:
     return name_of(clip.movers[index].digit)
+
+
+def _called(clip: Clip, index: int, naming: str) -> str:
+    digit, digits = clip.movers[index].digit, [mover.digit for mover in clip.movers]
+    if naming == "number" and [other.digit for other in digits].count(digit.digit) == 1:
+        return str(digit.digit)
+    if naming == "color" and [other.color for other in digits].count(digit.color) == 1:
+        return f"{digit.color} digit"
+    return name_of(digit)
 
 
 def _ask_direction(clip: Clip, rng: np.random.Generator) -> _Found:
@@ -124,7 +137,7 @@ def make_clip_question(
     num_frames: int = 8,
     size: int = 64,
     warp: float = 0.0,
-    alike: float = 0.0,
+    named: Sequence[str] = NAMINGS[:1],
 ) -> tuple[Clip, ClipQuestion]:
     """A clip and a question of one kind about it.
 
@@ -132,7 +145,8 @@ def make_clip_question(
         rng: all randomness comes from here.
         kind: a key of `CLIP_KINDS`.
         num_digits: numbers of digits that a clip may have; those too small for the kind are passed over.
-        split, num_frames, size, warp, alike: see `make_clip`.
+        split, num_frames, size, warp: see `make_clip`.
+        named: see `ask_about`.
 
     Raises:
         DataError: clips of these settings cannot be made.
@@ -142,25 +156,42 @@ def make_clip_question(
     while True:
         plot = wanted.plots[int(rng.integers(len(wanted.plots)))]
         number = numbers[int(rng.integers(len(numbers)))]
-        clip = make_clip(rng, plot, number, split, num_frames, size, warp, alike)
-        question = ask_about(rng, clip, kind)
+        clip = make_clip(rng, plot, number, split, num_frames, size, warp)
+        question = ask_about(rng, clip, kind, named)
         if question is not None:
             return clip, question
 
 
-def ask_about(rng: np.random.Generator, clip: Clip, kind: str) -> ClipQuestion | None:
-    """A question of one kind about a clip; None where the clip leaves no clear answer to any."""
+def ask_about(
+    rng: np.random.Generator, clip: Clip, kind: str, named: Sequence[str] = NAMINGS[:1]
+) -> ClipQuestion | None:
+    """A question of one kind about a clip; None where the clip leaves no clear answer to any.
+
+    Args:
+        rng: all randomness comes from here.
+        clip: what it is about.
+        kind: a key of `CLIP_KINDS`.
+        named: some of `NAMINGS`; one is drawn for the digit that is asked about.
+    """
     wanted = CLIP_KINDS[kind]
     fits = clip.plot in wanted.plots and len(clip.movers) >= wanted.least
     found = wanted.asker(clip, rng) if fits else None
     if found is None:
         return None
-    text = ask(rng, CLIP_PHRASES[kind], **found.words)
+    words = dict(found.words)
+    if "name" in words and found.subject is not None and tuple(named) != NAMINGS[:1]:
+        words["name"] = _called(clip, found.subject, choose(rng, named))
+    text = ask(rng, CLIP_PHRASES[kind], **words)
     return ClipQuestion(text=text, answer=found.answer, kind=kind, subject=found.subject)
 
 
 def ask_more(
-    rng: np.random.Generator, clip: Clip, first: ClipQuestion, kinds: Callable[[], str], number: int
+    rng: np.random.Generator,
+    clip: Clip,
+    first: ClipQuestion,
+    kinds: Callable[[], str],
+    number: int,
+    named: Sequence[str] = NAMINGS[:1],
 ) -> list[ClipQuestion]:
     """Up to `number` further questions about a clip, none about the same thing as one before.
 
@@ -170,10 +201,11 @@ def ask_more(
         first: the question that was asked first.
         kinds: draws a kind of question.
         number: how many; fewer come back where the clip leaves no more.
+        named: see `ask_about`.
     """
     asked, seen = [], {(first.kind, first.answer, first.subject)}
     for _ in range(4 * number):
-        question = ask_about(rng, clip, kinds()) if len(asked) < number else None
+        question = ask_about(rng, clip, kinds(), named) if len(asked) < number else None
         if question is not None and (question.kind, question.answer, question.subject) not in seen:
             seen.add((question.kind, question.answer, question.subject))
             asked.append(question)

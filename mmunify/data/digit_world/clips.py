@@ -128,7 +128,6 @@ def make_clip(
     num_frames: int = 8,
     size: int = 64,
     warp: float = 0.0,
-    alike: float = 0.0,
 ) -> Clip:
     """Draw a clip: digits that all "stay" in the picture, all "leave" it or all "enter" it, one after the other.
 
@@ -142,7 +141,6 @@ def make_clip(
         num_frames: of the clip.
         size: side of the frames in pixels.
         warp: strength (0..1) of random distortions of the handwriting, for training.
-        alike: share (0..1) of the digits behind the first that take the colour of another one, or are the same digit.
 
     Raises:
         DataError: the clip is too short for that many events, or so many digits do not fit into it.
@@ -151,8 +149,7 @@ def make_clip(
         raise DataError(f"{num_digits} digits that {plot} one after the other need {1 + APART * num_digits} frames")
     for _ in range(100):
         events = _draw_events(rng, num_digits, num_frames)
-        stage = Stage(split=split, num_frames=num_frames, size=size, warp=warp, alike=alike)
-        movers = _draw_movers(rng, plot, events, stage)
+        movers = _draw_movers(rng, plot, events, Stage(split=split, num_frames=num_frames, size=size, warp=warp))
         if movers is not None:
             return Clip(movers=movers, num_frames=num_frames, size=size, background=int(rng.integers(2**31)))
     raise DataError(
@@ -168,7 +165,6 @@ class Stage:
     num_frames: int
     size: int
     warp: float
-    alike: float
 
 
 def _draw_events(rng: np.random.Generator, number: int, num_frames: int) -> list[int]:
@@ -182,7 +178,7 @@ def _draw_movers(rng: np.random.Generator, plot: Plot, events: Sequence[int], st
     """One digit per event; None where there is no room for the next one."""
     movers: list[Mover] = []
     for event in events:
-        drawn = (PLOTS[plot](rng, _draw_digit(rng, stage, movers), event, stage) for _ in range(40))
+        drawn = (PLOTS[plot](rng, _draw_digit(rng, stage), event, stage) for _ in range(40))
         new = next((mover for mover in drawn if mover and all(_apart(mover, other, stage) for other in movers)), None)
         if new is None:
             return None
@@ -190,12 +186,9 @@ def _draw_movers(rng: np.random.Generator, plot: Plot, events: Sequence[int], st
     return tuple(movers)
 
 
-def _draw_digit(rng: np.random.Generator, stage: Stage, others: Sequence[Mover]) -> Digit:
-    color, number = list(COLORS)[rng.integers(len(COLORS))], int(rng.integers(10))
-    if stage.alike and others and rng.random() < stage.alike:
-        other = others[rng.integers(len(others))].digit
-        color, number = (other.color, number) if rng.random() < 0.5 else (color, other.digit)
-    sample = handwriting.pick(rng, number, stage.split)
+def _draw_digit(rng: np.random.Generator, stage: Stage) -> Digit:
+    color = list(COLORS)[rng.integers(len(COLORS))]
+    sample = handwriting.pick(rng, int(rng.integers(10)), stage.split)
     side = int(rng.integers(GLYPH_SIZES[0], GLYPH_SIZES[1] + 1))
     x, y = (int(value) for value in rng.integers(0, stage.size - side + 1, 2))
     rotation, shear, thickening = (rng.uniform(-1, 1, 3) * stage.warp).tolist()

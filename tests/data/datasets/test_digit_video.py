@@ -52,14 +52,21 @@ def test_wrong_settings():
     assert len(DigitVideo(length=2)) == 2
 
 
-def test_clips_whose_digits_are_alike():
-    def colors(**settings):
-        data = DigitVideo(num_digits=[3], **settings)
-        return np.mean([len({m.digit.color for m in data[i].facts["clip"].movers}) for i in range(30)])
-
-    assert colors(alike=0.9) < colors() - 0.3
-    with pytest.raises(DataError, match="alike is a share of the digits, from 0 to 1; got 2"):
-        DigitVideo(alike=2)
+def test_questions_call_digits_by_number_or_colour_where_that_is_enough():
+    for naming, index in (("number", 1), ("color", 0)):
+        data = DigitVideo(kinds=["direction"], num_digits=[3], turns=3, named=[naming])
+        short = 0
+        for sample in (data[i] for i in range(20)):
+            names = [(m.digit.color, m.digit.digit) for m in sample.facts["clip"].movers]
+            for turn in sample.turns[::2]:
+                words = turn.parts[-1].text.strip("?").split()
+                meant = [name for name in names if str(name[index]) in words]
+                full = [name for name in meant if {name[0], str(name[1])} <= set(words)]
+                assert len(full or meant) == 1
+                short += not full
+        assert short > 20
+    with pytest.raises(DataError, match=r"named wants one or more of full, number, color; got \['colour'\]"):
+        DigitVideo(named=["colour"])
 
 
 def test_several_questions_share_one_clip():

@@ -76,22 +76,6 @@ def test_digits_never_touch_and_never_share_a_name():
                 assert covered.max() <= 1
 
 
-@pytest.mark.parametrize("plot", PLOTS)
-def test_digits_alike_share_a_colour_or_a_digit_and_never_both(plot):
-    """One of two purple digits is told by its number alone, one of two sevens by its colour."""
-
-    def shares(alike):
-        names = [[(m.digit.digit, m.digit.color) for m in clip.movers] for clip in clips(plot, 60, alike=alike)]
-        assert all(one != other for one, other in names)
-        same = [(one[0] == other[0], one[1] == other[1]) for one, other in names]
-        return np.mean(same, axis=0)
-
-    digit, color = shares(1.0)
-    assert digit + color == pytest.approx(1, abs=0.1) and 0.3 < digit < 0.7
-    digit, color = shares(0.0)
-    assert digit < 0.25 and color < 0.35
-
-
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_handwriting_is_of_the_split(split):
     allowed = set(handwriting.load_glyphs(split).sample.tolist())
