@@ -13,7 +13,7 @@ import torch
 from mmunify.errors import RecipeError, UserError
 from mmunify.faults import Fault, unknown
 from mmunify.layers.tiling import Dynamic
-from mmunify.model import UnifiedModel, Wiring
+from mmunify.model import UnifiedModel, Wiring, first_of_kind
 from mmunify.parts import Adapter, Backbone, Detokenizer, Encoder, Head
 from mmunify.paths import resolve_paths
 from mmunify.registry import ADAPTERS, BACKBONES, DETOKENIZERS, ENCODERS, HEADS, TUNERS, Registry
@@ -196,12 +196,9 @@ class _Joiner:
             made[name] = self.part(f"heads.{name}", HEADS, node, **dims)
             made[name].node = name
             if made[name].target in encoders:
-                made[name].eye = self._first_of_kind(made[name].target, encoders)
+                kind = self.wiring[f"encoders.{made[name].target}"].kind
+                made[name].eye = first_of_kind(encoders, self.wiring, kind)
         return made
-
-    def _first_of_kind(self, encoder: str, encoders: Mapping[str, Encoder]) -> str:
-        kind = self.wiring[f"encoders.{encoder}"].kind
-        return next(name for name in encoders if self.wiring[f"encoders.{name}"].kind == kind)
 
     def join_detokenizers(
         self, nodes: Nodes, encoders: Mapping[str, Encoder], heads: Mapping[str, Any]

@@ -4,7 +4,7 @@ Letters: see `mmunify.types`.
 """
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -41,6 +41,11 @@ class Wiring:
 
     kind: str
     source: str
+
+
+def first_of_kind(encoders: Iterable[str], wiring: Mapping[str, Wiring], kind: str) -> str:
+    """The encoder node by which outputs name a medium of a kind that they start from; "" = there is none."""
+    return next((name for name in encoders if wiring[f"encoders.{name}"].kind == kind), "")
 
 
 class UnifiedModel(nn.Module):
@@ -287,7 +292,7 @@ class UnifiedModel(nn.Module):
         head: Head | None = self.heads[source] if side == "heads" else None  # type: ignore[assignment]
         kind = self.wiring.get(f"{side}.{source}", self.wiring[name]).kind
         like = source if head is None else head.target
-        eyes = [name for name in self.encoders if self.wiring[f"encoders.{name}"].kind == kind]
+        eye = first_of_kind(self.encoders, self.wiring, kind)
         return Link(
             name=name,
             source=source,
@@ -295,8 +300,8 @@ class UnifiedModel(nn.Module):
             detokenizer=self.detokenizers[node],  # type: ignore[arg-type]
             head=head,
             encoder=dict(self.encoders.items()).get(str(like)),  # type: ignore[arg-type]
-            eye=eyes[0] if eyes else "",
-            looks=self.encoders[eyes[0]] if eyes else None,  # type: ignore[arg-type]
+            eye=eye,
+            looks=self.encoders[eye] if eye else None,  # type: ignore[arg-type]
         )
 
     def _report(self, outputs: Mapping[str, HeadOutput], hidden: Hidden | None, idle: Tensor | float) -> StepReport:

@@ -36,7 +36,7 @@ class DigitVideo(Numbered):
         named: how questions call a digit: one or more of "full" (purple 7), "number" (7) and "color" (purple digit).
 
     Raises:
-        DataError: an unknown split or kind, or a number out of range.
+        DataError: an unknown split, kind or naming, or a number out of range.
     """
 
     noun = "a digit video set"
@@ -69,7 +69,7 @@ class DigitVideo(Numbered):
         rng = np.random.default_rng([self.seed, index, SPLITS.index(self.split)])
         hand = "train" if self.split == "train" else "test"
         clip, question = make_clip_question(
-            *(rng, self.kinds.draw(rng), self.num_digits, hand, self.num_frames, self.size, self.warp, self.named)
+            rng, self.kinds.draw(rng), self.num_digits, hand, self.num_frames, self.size, self.warp, self.named
         )
         asked = [question, *ask_more(rng, clip, question, lambda: self.kinds.draw(rng), self.turns - 1, self.named)]
         shown = Media(kind="video", source=draw_clip(clip))

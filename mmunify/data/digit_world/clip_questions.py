@@ -179,6 +179,7 @@ def ask_about(
     if found is None:
         return None
     words = dict(found.words)
+    # No draw where there is nothing to choose: full names leave all further draws of a seed as they are.
     if "name" in words and found.subject is not None and tuple(named) != NAMINGS[:1]:
         words["name"] = _called(clip, found.subject, choose(rng, named))
     text = ask(rng, CLIP_PHRASES[kind], **words)
