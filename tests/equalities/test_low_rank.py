@@ -1,11 +1,9 @@
 """Stacked LoRA-MoE = expert loop; one expert = LoRA = PEFT; B = 0 = the frozen layer; two processes = one."""
 
 import copy
-import datetime
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import distributed as dist
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -13,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from mmunify.experts.low_rank._context import TokenContext, checkpoint_context_fn, use_tokens
 from mmunify.experts.low_rank._routing import collect_aux
 from mmunify.registry import TUNERS
+from tests.two_processes import run_in_two_processes
 
 X, R, D_IN, D_OUT, ALPHA = 4, 3, 12, 10, 6.0
 GATES = {
@@ -359,10 +358,7 @@ def parallel_grads(rows, wrap, ranks):
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def run_rank(rank, folder):
-    minute = datetime.timedelta(seconds=60)
-    rendezvous = f"file://{folder}/rendezvous"
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2, timeout=minute)
+def run_rank(rank):
     found = {}
     for balance in LOSSES:
         loss, grad = balance_grads(balance, slice(0, 1) if rank == 0 else slice(1, 4))
@@ -370,14 +366,11 @@ def run_rank(rank, folder):
         found[balance] = (loss, grad / 2)
     found["sharded"] = sharded_output()
     found["ddp"] = parallel_grads(slice(0, 1) if rank == 0 else slice(1, 4), nn.parallel.DistributedDataParallel, 2)
-    dist.destroy_process_group()
     return found
 
 
 def test_two_processes_equal_one(tmp_path):
-    other = mp.spawn(run_rank, args=(tmp_path,), nprocs=1, join=False)
-    found = run_rank(1, tmp_path)
-    other.join()
+    found = run_in_two_processes(run_rank, tmp_path)
     for balance in LOSSES:
         torch.testing.assert_close(found[balance], balance_grads(balance, slice(0, 4)), rtol=0, atol=1e-12)
     assert found["sharded"] < 1e-12

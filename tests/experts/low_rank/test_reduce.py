@@ -1,14 +1,11 @@
 """Sums over ranks, inside one process and over two."""
 
-import datetime
-
 import torch
-import torch.multiprocessing as mp
-from torch import distributed as dist
 
 from mmunify.experts.low_rank._reduce import sum_over_ranks
 from mmunify.experts.low_rank._telemetry import GateTelemetry
 from mmunify.experts.low_rank.lora_moe import LoRAMoETuner
+from tests.two_processes import run_in_two_processes
 
 
 def test_one_process_has_its_own_sum():
@@ -41,18 +38,12 @@ def counted(rank):
     return {"part": part, "whole": whole, "own": telemetry["part"].figures(over_ranks=False).layers["0"]}
 
 
-def run_rank(rank, folder):
-    minute = datetime.timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=minute)
-    found = {**summed(rank), **counted(rank)}
-    dist.destroy_process_group()
-    return found
+def run_rank(rank):
+    return {**summed(rank), **counted(rank)}
 
 
 def test_two_processes_have_the_sum_of_both_and_gradients_of_both_losses(tmp_path):
-    other = mp.spawn(run_rank, args=(tmp_path,), nprocs=1, join=False)
-    found = run_rank(1, tmp_path)
-    other.join()
+    found = run_in_two_processes(run_rank, tmp_path)
     assert found["total"].tolist() == [3.0, 10.0]
     # both losses depend on rank 1's values: d/dv (1 * s^2 + 2 * s^2) = 6 s
     assert found["grad"].tolist() == [18.0, 60.0]
