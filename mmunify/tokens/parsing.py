@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -59,7 +60,8 @@ def parse_reply(
     drafts, edits = _assemble(text, scanner.pairs, tokens, extent)
     for draft in drafts:
         draft.complete(tokens)
-    kept = [draft for draft in drafts if draft.is_kept(policy)]
+    strays = sorted(problem.span[0] for problem in scanner.problems)
+    kept = [draft for draft in drafts if draft.is_kept(policy, strays)]
     problems = [*scanner.problems, *itertools.chain.from_iterable(draft.problems for draft in drafts)]
     return ParsedReply(
         calls=tuple(draft.call() for draft in kept if draft.task),
@@ -105,11 +107,13 @@ class _Draft:
     def _report(self, code: str, message: str) -> None:
         self.problems.append(Problem(code, message, (self.start, self.end)))
 
-    def is_kept(self, policy: str) -> bool:
+    def is_kept(self, policy: str, strays: Sequence[int]) -> bool:
+        """Whether a policy keeps it; `strays`: where tags stand that belong to no pair, in order."""
         if self.task and policy == "text_only":
             return False
         if policy == "strict":
-            return not self.problems
+            first = bisect_left(strays, self.start)
+            return not self.problems and not any(place < self.end for place in strays[first : first + 1])
         return bool(self.instruction.strip() or self.regions)
 
     def call(self) -> TaskCall:

@@ -164,6 +164,13 @@ def test_no_string_raises(text, policy):
     assert reply.text == reply.text.strip()
 
 
+def test_a_stray_tag_between_a_call_and_its_box_is_a_problem_of_the_call():
+    text = "<segment>t</segment></segment><box>red 7[0.1,0.2,0.3,0.4]</box> <edit>flip it</edit>"
+    assert [call.task for call in parse_reply(text, "strict").calls] == ["edit"]
+    assert [call.task for call in parse_reply(text, "repair").calls] == ["segment", "edit"]
+    assert [problem.code for problem in parse_reply(text).problems] == ["unopened"]
+
+
 @settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, len(VALID)), st.integers(0, 9), st.sampled_from(["", *PIECES])), max_size=5),
