@@ -1,5 +1,6 @@
 """Tiny models and samples that many tests share; everything is written by the tests themselves."""
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -8,6 +9,11 @@ from mmunify.data.processor import Processor
 from mmunify.testing import tiny_llama_folder
 from mmunify.tokens import TokenRegistry
 from mmunify.types import Media, Output, Sample, Text, Turn
+
+# The same examples in every run: a change is judged by what it changes. `--hypothesis-profile=search` draws new ones.
+hypothesis.settings.register_profile("fixed", derandomize=True)
+hypothesis.settings.register_profile("search", max_examples=2000)
+hypothesis.settings.load_profile("fixed")
 
 TINY_CLIP = {
     "hidden_size": 32,
