@@ -129,7 +129,7 @@ def test_tasks_with_data_of_their_own_are_asked_where_the_model_reads_their_medi
 
     def respond(samples, blank):
         asked.extend(samples)
-        return [SimpleNamespace(text="to the left", predictions={}, finished=True) for _ in samples]
+        return [SimpleNamespace(text="red 7[left]", predictions={}, finished=True) for _ in samples]
 
     spec = ModelSpec(media={"clips": NodeSpec(kind="video", slot=None, preprocess=None)})
     reader = AnswerReader(tokens=TokenRegistry(), spec=spec)

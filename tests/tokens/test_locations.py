@@ -90,9 +90,11 @@ def test_broken_boxes_are_problems(inner, code, form):
         max_size=20,
     )
 )
-def test_no_string_makes_it_raise(pieces):
+def test_no_string_makes_it_raise_or_gives_a_box_outside_the_picture(pieces):
     for policy in ("strict", "repair", "text_only"):
-        parse_reply("".join(pieces), policy=policy, registry=SEEDX)
+        parsed = parse_reply("".join(pieces), policy=policy, registry=SEEDX)
+        boxes = [region.box for region in (*parsed.regions, *(r for call in parsed.calls for r in call.regions))]
+        assert all(0 <= x0 <= x1 <= 1 and 0 <= y0 <= y1 <= 1 for x0, y0, x1, y1 in boxes)
 
 
 def test_negative_bins_are_refused():

@@ -63,17 +63,20 @@ def _called(clip: Clip, index: int, naming: str) -> str:
     return name_of(digit)
 
 
+def _direction(clip: Clip, index: int) -> str:
+    """Name and direction, written as a box and its label are: the piece "7[" says, where a word is looked up, of what."""
+    return f"{_name(clip, index)}[{clip.movers[index].direction}]"
+
+
 def _ask_direction(clip: Clip, rng: np.random.Generator) -> _Found:
     index = int(rng.integers(len(clip.movers)))
-    answer = f"to the {clip.movers[index].direction}"
-    return _Found(answer=answer, words={"name": _name(clip, index)}, subject=index)
+    return _Found(answer=_direction(clip, index), words={"name": _name(clip, index)}, subject=index)
 
 
 def _ask_motions(clip: Clip, rng: np.random.Generator) -> _Found:
     """All of them, the smallest digit first."""
     order = sorted(range(len(clip.movers)), key=lambda index: (clip.movers[index].digit.digit, _name(clip, index)))
-    found = [f"the {_name(clip, index)} to the {clip.movers[index].direction}" for index in order]
-    return _Found(answer=join_words(found), words={})
+    return _Found(answer=join_words([_direction(clip, index) for index in order]), words={})
 
 
 def _ask_mover(clip: Clip, rng: np.random.Generator) -> _Found | None:

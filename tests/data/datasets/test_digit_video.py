@@ -79,9 +79,9 @@ def test_several_questions_share_one_clip():
         assert [len(turn.parts) for turn in sample.turns] == [2] + [1] * (len(words) - 1)
         clip = sample.facts["clip"]
         for asked, answer in pairs:
-            if "move" in asked and answer.startswith("to the"):
-                named = [m for m in clip.movers if f"{m.digit.color} {m.digit.digit}" in asked]
-                assert [f"to the {mover.direction}" for mover in named] == [answer]
+            named = [m for m in clip.movers if f"{m.digit.color} {m.digit.digit}" in asked]
+            if named:
+                assert [f"{m.digit.color} {m.digit.digit}[{m.direction}]" for m in named] == [answer]
         assert len({asked.lower().strip("?") for asked, _ in pairs}) == len(pairs)
         assert sample.task == "multi" and "answer" not in sample.facts
     assert max(lengths) == 4 and min(lengths) >= 2

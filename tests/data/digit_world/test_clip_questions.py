@@ -46,10 +46,10 @@ def solve(clip, question):
     first_seen = sorted(digits, key=lambda name: digits[name][0][0])
     last_seen = sorted(digits, key=lambda name: digits[name][0][-1])
     if question.kind == "direction":
-        return f"to the {direction_of(digits[names[0]][1])}"
+        return f"{names[0]}[{direction_of(digits[names[0]][1])}]"
     if question.kind == "motions":
         order = sorted(digits, key=lambda name: (name[-1], name))
-        *firsts, last = [f"the {name} to the {direction_of(digits[name][1])}" for name in order]
+        *firsts, last = [f"{name}[{direction_of(digits[name][1])}]" for name in order]
         return f"{', '.join(firsts)} and {last}" if firsts else last
     if question.kind == "mover":
         side = re.search("left|right|top|bottom", question.text)[0]
@@ -79,8 +79,8 @@ def test_the_answer_is_what_the_masks_show(kind):
 
 def test_directions_are_balanced():
     rng = np.random.default_rng(2)
-    answers = Counter(make_clip_question(rng, "direction", [1])[1].answer for _ in range(200))
-    assert set(answers) == {"to the left", "to the right", "to the top", "to the bottom"}
+    answers = Counter(make_clip_question(rng, "direction", [1])[1].answer.split("[")[1] for _ in range(200))
+    assert set(answers) == {"left]", "right]", "top]", "bottom]"}
     assert min(answers.values()) > 25
 
 
