@@ -4,8 +4,9 @@ import torch
 from mmunify.adapters.additive import AdditiveAdapter
 from mmunify.errors import UserError
 from mmunify.parts import Context
-from mmunify.testing import check_adapter, random_features
-from mmunify.types import Features, Layout
+from mmunify.testing import check_adapter
+from mmunify.types import Features
+from tests.adapters.rasters import check_own_raster
 
 
 def example(folder):
@@ -51,11 +52,7 @@ def test_masked_tokens_paint_nothing():
 
 
 def test_its_raster_is_its_own_whatever_it_reads():
-    adapter = visible(grid=2)
-    for features in (random_features(6, (5, 7)), random_features(6, (1, 3))):
-        double = Features(tokens=features.tokens.double(), grid=features.grid)
-        assert adapter(double, Context()).tokens.shape[1:] == (4, 8)
-        assert adapter.layout(Layout.of(features.tokens.shape[1], features.grid)) == Layout.of(4, (2, 2))
+    check_own_raster(visible(grid=2))
 
 
 @pytest.mark.parametrize("sizes", [{"grid": 0}, {"dim": 0}])

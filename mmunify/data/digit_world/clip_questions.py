@@ -64,7 +64,7 @@ def _called(clip: Clip, index: int, naming: str) -> str:
 
 
 def _direction(clip: Clip, index: int) -> str:
-    """Name and direction, written as a box and its label are: the piece "7[" says, where a word is looked up, of what."""
+    """Name and direction, written as a label and its box are: the piece "7[" looks up by the name that it ends."""
     return f"{_name(clip, index)}[{clip.movers[index].direction}]"
 
 

@@ -32,7 +32,8 @@ def reply_parts(
         exchange: what was asked.
         outputs: tasks whose answers are outputs. The others call experts, and say boxes in words.
         condition: number of the medium that the exchange is about.
-        boxed: tasks whose output follows the boxes of its digits in words, where the output's head may read them.
+        boxed: tasks whose output follows the boxes of its digits in words, where the output's head may read them: of
+            what is asked for or pointed at, and of what an edit makes of it.
     """
     if exchange.task not in outputs:
         said = exchange.answer if exchange.call is None else format_call(exchange.call)
@@ -47,7 +48,10 @@ def _boxes_in_words(exchange: Exchange) -> str:
         return "".join(map(format_region, exchange.plan.regions))
     if exchange.scene is None or exchange.subject is None:
         return ""
-    return format_region(region_of(exchange.scene, exchange.subject))
+    regions = [region_of(exchange.scene, exchange.subject)]
+    if exchange.result is not None and len(exchange.result.digits) == len(exchange.scene.digits):
+        regions.append(region_of(exchange.result, exchange.subject))
+    return "".join(map(format_region, regions))
 
 
 def check_outputs(outputs: Sequence[str]) -> tuple[str, ...]:

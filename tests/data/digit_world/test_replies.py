@@ -1,5 +1,7 @@
 """Answers as outputs, or as the same in words."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,16 @@ def test_a_boxed_output_follows_its_box_in_words():
     assert not any("<box>" in part.text for part in changed[:-1])
     with pytest.raises(DataError, match="no output of digit-world task 'caption'"):
         DigitWorld(boxed=["caption"])
+
+
+@pytest.mark.parametrize("task", ["remove", "recolor", "replace"])
+def test_a_boxed_edit_says_what_changes_and_then_what_becomes_of_it(task):
+    for index in range(10):
+        sample = DigitWorld(tasks=[task], outputs=[task], boxed=[task])[index]
+        before, *after = re.findall(r"<box>(\w+) (\d)\[", sample.turns[-1].parts[0].text)
+        call = sample.facts["call"]
+        wanted = {"remove": [], "recolor": [(call.instruction, before[1])], "replace": [(before[0], call.instruction)]}
+        assert f"{before[0]} {before[1]}" == call.regions[0].label and after == wanted[task]
 
 
 def test_edits_start_from_the_picture_that_was_shown():
