@@ -20,6 +20,8 @@ ROLES = ("user", "assistant")
 class DigitVideo(Numbered):
     """One clip, and questions about what moves where, or what leaves or enters first, last, in which order.
 
+    A direction is answered behind the digit's name, "red 7[left]", as a box is.
+
     Sample `index` is a pure function of (seed, split, index). Its facts: `kind` of the question, `answer`, the `clip`,
     and for questions about one digit its number `subject` and its `masks`, Bool[F H W]; with several turns, the `clip`.
 
