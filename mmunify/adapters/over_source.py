@@ -22,7 +22,7 @@ class OverSourceAdapter(Adapter):
     Args:
         in_dim: width E of what it reads (given by the composer).
         out_dim: width D of its answer and of the source's features (given by the composer).
-        adapter: node of the adapter inside; one that takes any width (`mlp`, `additive`), as it makes one number more
+        adapter: node of the adapter inside; one that takes any width (`mlp`, `additive`, `sprites`), as it makes one more
             than D, which heads and positions of attention may not divide.
     """
 
