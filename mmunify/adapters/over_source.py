@@ -22,8 +22,8 @@ class OverSourceAdapter(Adapter):
     Args:
         in_dim: width E of what it reads (given by the composer).
         out_dim: width D of its answer and of the source's features (given by the composer).
-        adapter: node of the adapter inside; one that takes any width (`mlp`, `additive`, `sprites`), as it makes one more
-            than D, which heads and positions of attention may not divide.
+        adapter: node of the adapter inside; one that takes any width (`mlp`, `additive`, `sprites`), as it makes one
+            number more than D, which heads and positions of attention may not divide.
     """
 
     def __init__(self, in_dim: int, out_dim: int, adapter: dict) -> None:
