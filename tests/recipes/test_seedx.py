@@ -15,7 +15,7 @@ DATA = {
     "pretrain": "[{name: digit_world, tasks: [caption]}, {name: digit_world, size: 128, tasks: [caption]}, "
     "{name: digit_world, tasks: [generate_image]}]",
     "instruct": (EDITS := "[{name: digit_world, tasks: [remove, generate_image], outputs: [remove, generate_image]}]"),
-    "practise": EDITS,
+    "draw": EDITS,
 }
 """Without the recipe's batch sizes per source: so few steps are to see all of them."""
 
@@ -29,7 +29,7 @@ def _quick(*stages):
 def bundle(tmp_path_factory):
     detokenizer, model = (tmp_path_factory.mktemp(name) for name in ("detokenizer", "model"))
     train(load_recipe("seedx/tiny_detokenizer", _quick("reconstruct", "edit")), detokenizer, progress=False)
-    stages = ("pretrain", "instruct", "practise")
+    stages = tuple(DATA)
     mixed = [
         line for stage, data in DATA.items() for line in (f"stages.{stage}.mix=sample", f"stages.{stage}.data={data}")
     ]
