@@ -198,8 +198,26 @@ class Link:
             image_mask: True where an item has one; None = all have.
             features: of the source pictures.
         """
-        null = self._grey(states) if "null" in self.detokenizer.needs else None
-        return Condition(states=states, image=image, image_mask=image_mask, features=features, null=null)
+        needs = self.detokenizer.needs
+        return Condition(
+            states=states,
+            image=image,
+            image_mask=image_mask,
+            features=features,
+            null=self._grey(states) if "null" in needs else None,
+            encoded_image=self._encoded(image, states) if "encoded_image" in needs and image is not None else None,
+        )
+
+    @torch.no_grad()
+    def _encoded(self, image: Float[Tensor, "K C H W"], states: Float[Tensor, "K Q E"]) -> Float[Tensor, "K Q E"]:
+        """Features of pictures in 0..1, like the states."""
+        if self.encoder is None:
+            raise DataError(
+                f"{self.name} compares its states with the features of the source, and heads.{self.source} predicts "
+                "no encoder's features; give that head a target, or say compares: false"
+            )
+        made = self.encoder(_as_read(image, self.encoder.preprocess), Context(kind=self.kind))
+        return self._pooled(made, states)
 
     @torch.no_grad()
     def _grey(self, states: Float[Tensor, "K Q E"]) -> Float[Tensor, "Q E"] | None:
@@ -210,8 +228,12 @@ class Link:
         extent = torch.tensor([[size[1], size[0]]], device=states.device)
         values = states.new_zeros(1, 1, len(self.encoder.preprocess.mean), *size)
         made = self.encoder(values, Context(kind=self.kind, extent=extent))
+        return self._pooled(made, states)[0]
+
+    def _pooled(self, features: Features, states: Float[Tensor, "K Q E"]) -> Float[Tensor, "M Q E"]:
+        """As many features as there are states."""
         pool = self.head.pool if self.head is not None else "2d"
-        return pool_tokens(made, states.shape[1], pool)[0].to(states.dtype)
+        return pool_tokens(features, states.shape[1], pool).to(states.dtype)
 
 
 def pixels(values: Float[Tensor, "K C H W"], preprocess: Preprocess) -> Float[Tensor, "K C H W"]:

@@ -279,8 +279,9 @@ class Detokenizer(Part):
     preprocess: Preprocess | None = None
     """How its targets are read; None = as the encoder that it inverts."""
     needs: frozenset[str] = frozenset()
-    """Of "image" (a source picture), "features" (of that picture), "null" (features of a grey picture) and "caption"
-    (states of a text encoder): what it reads of a condition beside its states."""
+    """Of "image" (a source picture), "features" (of that picture, by the encoder that looks at it), "encoded_image" (by
+    the one whose features the states are like), "null" (features of a grey picture) and "caption" (states of a text
+    encoder): what it reads of a condition beside its states."""
     num_states: int | None = None
     """States of an item that it reads; None = any number."""
     reads_target: bool = True

@@ -114,6 +114,24 @@ def test_sources_their_features_and_a_grey_picture_come_along(world, size):
     assert recorder.condition.image is None
 
 
+@pytest.mark.parametrize("size", [0, 8])
+def test_sources_are_encoded_and_pooled_as_the_target_is(world, size):
+    needs = ["image", "encoded_image"]
+    model, recorder, processor = world({"needs": needs, "size": size}, {"name": "queries", "num_queries": 4})
+    model(processor([edit("a", [10, 250], picture(1), 1), edit("b", [60], picture(2))]))
+    read = torch.nn.functional.interpolate(recorder.condition.image, (32, 32)).unsqueeze(1)
+    mean, std = (torch.tensor(each).view(1, 1, 3, 1, 1) for each in _normalisation(model.encoders["image"]))
+    wanted = pool_tokens(model.encoders["image"]((read - mean) / std, Context()), 4)
+    torch.testing.assert_close(recorder.condition.encoded_image, wanted, atol=1e-5, rtol=1e-5)
+    assert not recorder.condition.encoded_image.requires_grad
+    model(processor([edit("c", [], picture(1))]))
+    assert recorder.condition.encoded_image is None
+
+
+def _normalisation(encoder):
+    return encoder.preprocess.mean, encoder.preprocess.std
+
+
 def test_the_grey_picture_is_pooled_as_the_target_is(world):
     head = {"name": "queries", "num_queries": 4, "pool": "1d"}
     model, recorder, processor = world({"needs": ["null"]}, head)
@@ -199,6 +217,11 @@ def test_a_step_without_pictures_touches_it_with_zero(world, node):
             {},
             {"name": "signal_tokens", "connector": MAPPER},
             r"detokenizers.image: learns pictures as an encoder reads them, and heads.image has no target",
+        ),
+        (
+            {"needs": ["image", "encoded_image"], "size": 8},
+            {"name": "signal_tokens", "connector": MAPPER},
+            r"detokenizers.image: compares its states with the source's features, and heads.image has no target",
         ),
     ],
 )

@@ -120,6 +120,25 @@ def test_a_learning_detokenizer_takes_part_in_a_step_without_pictures(nodes, mak
     assert all(p.grad is not None and float(p.grad.abs().sum()) == 0 for p in model.detokenizers.parameters())
 
 
+def test_a_frozen_detokenizer_teaches_its_head_if_it_is_given_a_weight(nodes, make_sample):
+    """Without a weight its pictures would cost time that nobody asked for."""
+    from mmunify.data.processor import Processor
+
+    decoder = {"name": "pixel_decoder", "size": 32, "grid": 4, "dim": 16, "depth": 1}
+    heads = {"text": {"name": "text"}, "image": {"name": "queries", "num_queries": 16, "target": "image"}}
+    drawing = {**nodes, "heads": heads, "detokenizers": {"image": decoder}}
+    taught = {}
+    for weights in ({}, {"detokenizers.image": 1.0}, {"detokenizers.image": 0.0}):
+        model = compose(**drawing, weights={"image": 0.0001, **weights}).train()
+        model.detokenizers.requires_grad_(False)
+        report = model(Processor(model.spec(), model.backbone.tokenizer, model.tokens)([make_sample("a", 1, 1)]))
+        taught[weights.get("detokenizers.image")] = "detokenizers.image/l1" in report.losses
+        if taught[weights.get("detokenizers.image")]:
+            report.losses["detokenizers.image/l1"].backward()
+            assert float(model.heads["image"].queries.grad.abs().sum()) > 0
+    assert taught == {None: False, 1.0: True, 0.0: False}
+
+
 def test_a_learning_encoder_takes_part_in_a_step_without_media(model, processor, make_sample):
     model.train()(processor([make_sample("text only", 0)])).total.backward()
     grads = [parameter.grad for parameter in model.encoders.parameters()]

@@ -21,7 +21,7 @@ from mmunify.layers.latents import FoldedPixels, fit_pixels
 from mmunify.layers.part_folder import read_sizes, write_part
 from mmunify.layers.part_options import SamplingOptions, TrainingOptions, read_options, strengths
 from mmunify.layers.positions import sincos_2d
-from mmunify.layers.raster_unet import NearRasters, RasterUNet
+from mmunify.layers.raster_unet import NearRasters, RasterUNet, zeroed
 from mmunify.layers.weights import read_weights
 from mmunify.parts import Detokenizer, Draw
 from mmunify.registry import DETOKENIZERS
@@ -56,12 +56,14 @@ class TinyDiffusionDetokenizer(Detokenizer):
         draft: a node of another de-tokenizer of the same features: `{name: pixel_decoder, path: ...}`. It learns from
             its own losses, if it learns.
         source: whether there are condition pictures (edits).
+        compares: with `source`: whether it is told how its features differ from the source's, made by the same encoder.
+            Pixels alone hardly tell what an edit changes from what a draft can't draw.
         training: see `TrainingOptions`. Without a `prediction`, the data of a flow is learned, preconditioned as in
             https://arxiv.org/abs/2206.00364: the fastest here, since cells of folded pixels hold more noise than the
             U-Net has channels for.
         sampling: see `SamplingOptions`; by default 4 steps without guidance.
         path: folder written by `save_folder`; its sizes win over the arguments here, but for `source`: pictures can be
-            added to a model that knew none, and change nothing at first.
+            added to a model that knew none, and change nothing at first. So is `compares`.
 
     Raises:
         UserError: sizes that don't fit, or a folder made for features of another width.
@@ -78,26 +80,31 @@ class TinyDiffusionDetokenizer(Detokenizer):
         joins: Joins = "grid",
         draft: dict | None = None,
         source: bool = False,
+        compares: bool = False,
         training: dict = {},
         sampling: dict = {},
         path: str | None = None,
     ) -> None:
         super().__init__()
         given = {"size": size, "fold": fold, "dims": list(dims), "joins": joins, "draft": draft}
-        sizes = {"in_dim": in_dim, **given, "prediction": training.get("prediction"), "source": source}
+        starts = {"source": source, "compares": compares}
+        sizes = {"in_dim": in_dim, **given, "prediction": training.get("prediction"), **starts}
         if path is not None:
-            sizes = {**read_sizes(path, "tiny_diffusion", in_dim), "source": source}
+            sizes = {**read_sizes(path, "tiny_diffusion", in_dim), **starts}
         self.external, self.sizes = path, sizes
         self.training_options = read_options(TrainingOptions, training, "tiny_diffusion.training")
         self.sampling_options = read_options(SamplingOptions, {**SAMPLING, **sampling}, "tiny_diffusion.sampling")
         _check(sizes)
         self.null = NullStates(in_dim, self.training_options.null)
-        self.needs = self.null.needs | ({"image"} if source else set())
+        self.needs = self.null.needs | ({"image"} if source else set()) | ({"encoded_image"} if compares else set())
         latents = FoldedPixels(sizes["fold"])
         self.draft = DETOKENIZERS.build(sizes["draft"], in_dim=in_dim) if sizes["draft"] else None
         attends, width = self._joins("cross_attention"), sizes["dims"][-1]
         self.project = nn.Linear(in_dim, width) if attends else None
-        self.near = self._near() if self._joins("grid") else None
+        self.near = self._near(in_dim) if self._joins("grid") else None
+        self.source_near = self._near(in_dim + 1) if compares else None
+        for leave in () if self.source_near is None else self.source_near.leave:
+            zeroed(leave)
         beside, source_dim = PLACES_DIM + latents.channels * (self.draft is not None), latents.channels * source
         keeps = source and sizes["prediction"] is None
         self.unet = RasterUNet(latents.channels, beside, source_dim, sizes["dims"], width if attends else None, keeps)
@@ -111,7 +118,7 @@ class TinyDiffusionDetokenizer(Detokenizer):
         if not len(target):
             return no_items(self, condition.states)
         made = self.canvas.loss(target, condition, draw, self._answer, self._tell, self.training_options)
-        if self.draft is not None and any(parameter.requires_grad for parameter in self.draft.parameters()):
+        if self.draft is not None and _has_learners(self.draft, condition):
             _add_losses(made, self.draft.loss(fit_pixels(target, self.canvas.size), condition, draw), "draft")
         return made
 
@@ -144,14 +151,31 @@ class TinyDiffusionDetokenizer(Detokenizer):
         if self.draft is not None:
             with torch.no_grad():
                 known["draft"] = self.canvas.latents.encode(self.draft.generate(replace(condition, states=states)))
-        if self.near is not None:
-            known |= {f"near{level}": each for level, each in enumerate(self.near(raster))}
+        near = [] if self.near is None else [self.near(raster)]
+        if self.source_near is not None:
+            near.append(self._changes(self.source_near, raster, condition, drops))
+        known |= {f"near{level}": sum(each) for level, each in enumerate(zip(*near, strict=True))}
         if self.project is not None:
             known["states"] = self.project(states)
         if self.sizes["source"]:
             known["source"] = self.canvas.source(condition, drops[1])
             known["has_source"] = self.canvas.has_source(condition) & ~drops[1]
         return known
+
+    def _changes(
+        self, near: NearRasters, raster: Float[Tensor, "K E h w"], condition: Condition, drops: Drops
+    ) -> list[Tensor]:
+        """How features differ from the source's, and how much, level by level; zeros where nothing is compared."""
+        if condition.image is not None and condition.encoded_image is None:
+            raise DataError(
+                "tiny_diffusion with compares=true reads the features of its source pictures too, made by the encoder "
+                "that its states are like: Condition.encoded_image"
+            )
+        compared = self.canvas.has_source(condition) & ~drops[0] & ~drops[1]
+        source = raster if condition.encoded_image is None else _square(condition.encoded_image)
+        difference = raster - source
+        changes = near(torch.cat([difference, difference.norm(dim=1, keepdim=True)], dim=1))
+        return [torch.where(compared[:, None, None, None], each, 0.0) for each in changes]
 
     def _answer(self, sample: Tensor, time: Tensor, known: Known) -> Tensor:
         """The U-Net's answer, built upon the draft and what is kept of the source."""
@@ -173,9 +197,9 @@ class TinyDiffusionDetokenizer(Detokenizer):
     def _joins(self, way: str) -> bool:
         return self.sizes["joins"] in (way, "both")
 
-    def _near(self) -> NearRasters:
+    def _near(self, in_dim: int) -> NearRasters:
         dims, side = self.sizes["dims"], self.sizes["size"] // self.sizes["fold"]
-        return NearRasters(self.sizes["in_dim"], dims, [side // 2**level for level in range(len(dims))])
+        return NearRasters(in_dim, dims, [side // 2**level for level in range(len(dims))])
 
     def _load(self, file: Path) -> None:
         own = self.state_dict()
@@ -208,6 +232,11 @@ def _preconditioned(rest: Tensor, share: Tensor, answer: Tensor, spread: float) 
     return (1 - share) * spread**2 / total * rest + share * spread / total.sqrt() * answer
 
 
+def _has_learners(draft: Detokenizer, condition: Condition) -> bool:
+    """Whether a loss of the draft teaches anything: the draft, or whatever makes its states."""
+    return condition.states.requires_grad or any(parameter.requires_grad for parameter in draft.parameters())
+
+
 def _add_losses(made: HeadOutput, others: HeadOutput, name: str) -> None:
     made.losses.update({f"{name}_{key}": loss for key, loss in others.losses.items()})
     made.counts.update({f"{name}_{key}": count for key, count in others.counts.items()})
@@ -229,6 +258,8 @@ def _check(sizes: Mapping[str, Any]) -> None:
         raise UserError(
             f"size={sizes['size']} of tiny_diffusion is no multiple of fold x 2^(levels - 1) = {sizes['fold'] * levels}"
         )
+    if sizes["compares"] and not sizes["source"]:
+        raise UserError("compares=true of tiny_diffusion compares with a source picture; say source: true as well")
     if any(dim % 32 for dim in sizes["dims"]):
         raise UserError(f"dims of tiny_diffusion must be multiples of 32, got {sizes['dims']}")
 

@@ -104,6 +104,14 @@ def test_a_frozen_draft_costs_no_loss():
     assert detokenizer.loss(PICTURES, example_condition(24), DRAW).losses.keys() == {"denoising"}
 
 
+def test_a_frozen_draft_teaches_what_makes_its_states():
+    detokenizer = build(draft=DRAFT).requires_grad_(False)
+    states = draw_states(2, 16, 24).requires_grad_()
+    made = detokenizer.loss(PICTURES, Condition(states=states), DRAW)
+    made.losses["draft_l1"].backward()
+    assert states.grad.abs().sum() > 0
+
+
 def test_a_folder_holds_its_draft(tmp_path):
     own = build(draft=DRAFT).draft.save_folder(tmp_path / "draft")
     detokenizer = build(draft={"name": "pixel_decoder", "path": str(own)}, sampling={"steps": 2})
@@ -164,6 +172,52 @@ def test_what_is_kept_of_the_source_is_drawn_exactly(draft):
     torch.testing.assert_close(drawn[1], without[1])
 
 
+def comparing(joins="grid"):
+    """A model that has learned to heed what differs from the source."""
+    detokenizer = build(joins=joins, source=True, compares=True, sampling={"steps": 1})
+    torch.nn.init.normal_(detokenizer.unet.source_out[-1].weight)
+    for leave in detokenizer.source_near.leave:
+        torch.nn.init.normal_(leave.weight)
+    return detokenizer
+
+
+@pytest.mark.parametrize("joins", WAYS)
+def test_it_is_told_where_features_differ_from_the_source(joins):
+    """An item without a source is drawn as if nothing was compared."""
+    detokenizer, states = comparing(joins), draw_states(2, 16, 24)
+    mask = torch.tensor([True, False])
+
+    def drawn(encoded):
+        return detokenizer.generate(Condition(states=states, image=PICTURES, image_mask=mask, encoded_image=encoded))
+
+    same, other = drawn(states), drawn(states + torch.eye(16)[5][:, None])
+    plain = build(joins=joins, source=True, sampling={"steps": 1})
+    plain.load_state_dict({k: v for k, v in detokenizer.state_dict().items() if "source_near" not in k})
+    as_without = plain.generate(Condition(states=states, image=PICTURES, image_mask=mask))
+    torch.testing.assert_close(same[1], as_without[1])
+    torch.testing.assert_close(other[1], as_without[1])
+    assert (other[0] - same[0]).abs().max() > 1e-3
+
+
+def test_comparing_changes_nothing_at_first(tmp_path):
+    one = build(source=True, sampling={"steps": 2})
+    torch.nn.init.normal_(one.unet.conv_out[-1].weight)
+    two = TinyDiffusionDetokenizer(
+        24, source=True, compares=True, sampling={"steps": 2}, path=str(one.save_folder(tmp_path))
+    )
+    edit = Condition(states=draw_states(2, 16, 24), image=PICTURES)
+    encoded = Condition(states=edit.states, image=PICTURES, encoded_image=draw_states(2, 16, 24, seed=1))
+    torch.testing.assert_close(two.generate(encoded), one.generate(edit), rtol=0, atol=0)
+
+
+def test_comparing_learns_in_every_step():
+    """Also in one whose items start from no picture, with a gradient of zero."""
+    detokenizer = comparing()
+    torch.nn.init.normal_(detokenizer.unet.conv_out[-1].weight)
+    detokenizer.loss(PICTURES, example_condition(24), DRAW).losses["denoising"].backward()
+    assert all(weight.grad is not None for weight in detokenizer.source_near.parameters())
+
+
 def test_a_prediction_of_noise_keeps_nothing():
     assert build(source=True, training={"prediction": "epsilon"}).unet.source_out is None
     assert build().unet.source_out is None
@@ -219,6 +273,10 @@ def test_errors(tmp_path):
         build().loss(PICTURES, Condition(states=draw_states(2, 7, 24)), DRAW)
     with pytest.raises(UserError, match="starts from no picture; say source: true"):
         build().generate(Condition(states=draw_states(2, 16, 24), image=PICTURES))
+    with pytest.raises(UserError, match="compares=true of tiny_diffusion compares with a source picture; say source"):
+        build(compares=True)
+    with pytest.raises(DataError, match="reads the features of its source pictures too.*: Condition.encoded_image"):
+        build(source=True, compares=True).generate(Condition(states=draw_states(2, 16, 24), image=PICTURES))
     folder = build().save_folder(tmp_path)
     (folder / "config.json").write_text((folder / "config.json").read_text().replace('"fold": 2', '"fold": 4'))
     with pytest.raises(CheckpointError, match="doesn't fit the sizes in its config.json"):
