@@ -311,9 +311,6 @@ def _check_states(made: Detokenizer, path: str, source: str, head: Head | None, 
     if head is not None and makes is not None and blind and head.target is None:
         message = f"learns pictures as an encoder reads them, and {source} has no target: encoder node"
         raise RecipeError([Fault(path, message)])
-    if head is not None and head.target is None and "encoded_image" in made.needs:
-        message = f"compares its states with the source's features, and {source} has no target: encoder node"
-        raise RecipeError([Fault(path, message)])
 
 
 def _check_layers(name: str, adapter: Adapter, source: str, encoder: Encoder) -> None:

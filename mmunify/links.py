@@ -209,13 +209,10 @@ class Link:
         )
 
     @torch.no_grad()
-    def _encoded(self, image: Float[Tensor, "K C H W"], states: Float[Tensor, "K Q E"]) -> Float[Tensor, "K Q E"]:
-        """Features of pictures in 0..1, like the states."""
+    def _encoded(self, image: Float[Tensor, "K C H W"], states: Float[Tensor, "K Q E"]) -> Tensor | None:
+        """Features of pictures in 0..1 [K Q E], like the states; None = the states are like no encoder's."""
         if self.encoder is None:
-            raise DataError(
-                f"{self.name} compares its states with the features of the source, and heads.{self.source} predicts "
-                "no encoder's features; give that head a target, or say compares: false"
-            )
+            return None
         made = self.encoder(_as_read(image, self.encoder.preprocess), Context(kind=self.kind))
         return self._pooled(made, states)
 

@@ -266,7 +266,7 @@ class UnifiedModel(nn.Module):
     def _run_detokenizers(
         self, batch: Batch, features: Mapping[str, Features], heads: Mapping[str, HeadOutput]
     ) -> dict[str, HeadOutput]:
-        """De-tokenizers that learn, alone (from an encoder's features) or linked to a head's predictions, or that teach."""
+        """De-tokenizers that learn, alone (from an encoder's features) or behind a head, or that teach one."""
         made = {}
         for node, detokenizer in self.detokenizers.items():
             if not self._draws(node):
@@ -281,7 +281,7 @@ class UnifiedModel(nn.Module):
         return made
 
     def _draws(self, node: str) -> bool:
-        """Whether a de-tokenizer takes part in the loss: it learns, or a weight is given for what its head should learn."""
+        """Whether a de-tokenizer takes part in the loss: it learns, or has a weight and teaches its head."""
         name = f"detokenizers.{node}"
         teaches = name in self.weights and self.wiring[name].source.startswith("heads.")
         return self.training and self.weights.get(name, 1.0) != 0 and (teaches or _learns(self.detokenizers[node]))

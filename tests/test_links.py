@@ -218,11 +218,6 @@ def test_a_step_without_pictures_touches_it_with_zero(world, node):
             {"name": "signal_tokens", "connector": MAPPER},
             r"detokenizers.image: learns pictures as an encoder reads them, and heads.image has no target",
         ),
-        (
-            {"needs": ["image", "encoded_image"], "size": 8},
-            {"name": "signal_tokens", "connector": MAPPER},
-            r"detokenizers.image: compares its states with the source's features, and heads.image has no target",
-        ),
     ],
 )
 def test_what_does_not_fit_is_a_fault_of_the_recipe(world, node, head, message):

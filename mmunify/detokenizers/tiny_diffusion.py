@@ -21,7 +21,7 @@ from mmunify.layers.latents import FoldedPixels, fit_pixels
 from mmunify.layers.part_folder import read_sizes, write_part
 from mmunify.layers.part_options import SamplingOptions, TrainingOptions, read_options, strengths
 from mmunify.layers.positions import sincos_2d
-from mmunify.layers.raster_unet import NearRasters, RasterUNet, zeroed
+from mmunify.layers.raster_unet import NearRasters, RasterUNet
 from mmunify.layers.weights import read_weights
 from mmunify.parts import Detokenizer, Draw
 from mmunify.registry import DETOKENIZERS
@@ -55,15 +55,14 @@ class TinyDiffusionDetokenizer(Detokenizer):
             lies at its own place; or "both".
         draft: a node of another de-tokenizer of the same features: `{name: pixel_decoder, path: ...}`. It learns from
             its own losses, if it learns.
-        source: whether there are condition pictures (edits).
-        compares: with `source`: whether it is told how its features differ from the source's, made by the same encoder.
-            Pixels alone hardly tell what an edit changes from what a draft can't draw.
+        source: whether there are condition pictures (edits). It is also told how its features differ from theirs, where
+            they are an encoder's: pixels alone hardly tell what an edit changes from what a draft can't draw.
         training: see `TrainingOptions`. Without a `prediction`, the data of a flow is learned, preconditioned as in
             https://arxiv.org/abs/2206.00364: the fastest here, since cells of folded pixels hold more noise than the
             U-Net has channels for.
         sampling: see `SamplingOptions`; by default 4 steps without guidance.
         path: folder written by `save_folder`; its sizes win over the arguments here, but for `source`: pictures can be
-            added to a model that knew none, and change nothing at first. So is `compares`.
+            added to a model that knew none, and change nothing at first.
 
     Raises:
         UserError: sizes that don't fit, or a folder made for features of another width.
@@ -80,31 +79,27 @@ class TinyDiffusionDetokenizer(Detokenizer):
         joins: Joins = "grid",
         draft: dict | None = None,
         source: bool = False,
-        compares: bool = False,
         training: dict = {},
         sampling: dict = {},
         path: str | None = None,
     ) -> None:
         super().__init__()
         given = {"size": size, "fold": fold, "dims": list(dims), "joins": joins, "draft": draft}
-        starts = {"source": source, "compares": compares}
-        sizes = {"in_dim": in_dim, **given, "prediction": training.get("prediction"), **starts}
+        sizes = {"in_dim": in_dim, **given, "prediction": training.get("prediction"), "source": source}
         if path is not None:
-            sizes = {**read_sizes(path, "tiny_diffusion", in_dim), **starts}
+            sizes = {**read_sizes(path, "tiny_diffusion", in_dim), "source": source}
         self.external, self.sizes = path, sizes
         self.training_options = read_options(TrainingOptions, training, "tiny_diffusion.training")
         self.sampling_options = read_options(SamplingOptions, {**SAMPLING, **sampling}, "tiny_diffusion.sampling")
         _check(sizes)
         self.null = NullStates(in_dim, self.training_options.null)
-        self.needs = self.null.needs | ({"image"} if source else set()) | ({"encoded_image"} if compares else set())
+        self.needs = self.null.needs | ({"image", "encoded_image"} if source else set())
         latents = FoldedPixels(sizes["fold"])
         self.draft = DETOKENIZERS.build(sizes["draft"], in_dim=in_dim) if sizes["draft"] else None
         attends, width = self._joins("cross_attention"), sizes["dims"][-1]
         self.project = nn.Linear(in_dim, width) if attends else None
         self.near = self._near(in_dim) if self._joins("grid") else None
-        self.source_near = self._near(in_dim + 1) if compares else None
-        for leave in () if self.source_near is None else self.source_near.leave:
-            zeroed(leave)
+        self.source_near = self._near(in_dim + 1, silent=True) if source else None
         beside, source_dim = PLACES_DIM + latents.channels * (self.draft is not None), latents.channels * source
         keeps = source and sizes["prediction"] is None
         self.unet = RasterUNet(latents.channels, beside, source_dim, sizes["dims"], width if attends else None, keeps)
@@ -151,10 +146,10 @@ class TinyDiffusionDetokenizer(Detokenizer):
         if self.draft is not None:
             with torch.no_grad():
                 known["draft"] = self.canvas.latents.encode(self.draft.generate(replace(condition, states=states)))
-        near = [] if self.near is None else [self.near(raster)]
+        rasters = [] if self.near is None else [self.near(raster)]
         if self.source_near is not None:
-            near.append(self._changes(self.source_near, raster, condition, drops))
-        known |= {f"near{level}": sum(each) for level, each in enumerate(zip(*near, strict=True))}
+            rasters.append(self._changes(self.source_near, raster, condition, drops))
+        known |= {f"near{level}": torch.stack(each).sum(0) for level, each in enumerate(zip(*rasters, strict=True))}
         if self.project is not None:
             known["states"] = self.project(states)
         if self.sizes["source"]:
@@ -166,14 +161,8 @@ class TinyDiffusionDetokenizer(Detokenizer):
         self, near: NearRasters, raster: Float[Tensor, "K E h w"], condition: Condition, drops: Drops
     ) -> list[Tensor]:
         """How features differ from the source's, and how much, level by level; zeros where nothing is compared."""
-        if condition.image is not None and condition.encoded_image is None:
-            raise DataError(
-                "tiny_diffusion with compares=true reads the features of its source pictures too, made by the encoder "
-                "that its states are like: Condition.encoded_image"
-            )
-        compared = self.canvas.has_source(condition) & ~drops[0] & ~drops[1]
-        source = raster if condition.encoded_image is None else _square(condition.encoded_image)
-        difference = raster - source
+        compared = self.canvas.has_source(condition) & ~drops[0] & ~drops[1] & (condition.encoded_image is not None)
+        difference = raster - (raster if condition.encoded_image is None else _square(condition.encoded_image))
         changes = near(torch.cat([difference, difference.norm(dim=1, keepdim=True)], dim=1))
         return [torch.where(compared[:, None, None, None], each, 0.0) for each in changes]
 
@@ -197,9 +186,9 @@ class TinyDiffusionDetokenizer(Detokenizer):
     def _joins(self, way: str) -> bool:
         return self.sizes["joins"] in (way, "both")
 
-    def _near(self, in_dim: int) -> NearRasters:
+    def _near(self, in_dim: int, silent: bool = False) -> NearRasters:
         dims, side = self.sizes["dims"], self.sizes["size"] // self.sizes["fold"]
-        return NearRasters(in_dim, dims, [side // 2**level for level in range(len(dims))])
+        return NearRasters(in_dim, dims, [side // 2**level for level in range(len(dims))], silent=silent)
 
     def _load(self, file: Path) -> None:
         own = self.state_dict()
@@ -258,8 +247,6 @@ def _check(sizes: Mapping[str, Any]) -> None:
         raise UserError(
             f"size={sizes['size']} of tiny_diffusion is no multiple of fold x 2^(levels - 1) = {sizes['fold'] * levels}"
         )
-    if sizes["compares"] and not sizes["source"]:
-        raise UserError("compares=true of tiny_diffusion compares with a source picture; say source: true as well")
     if any(dim % 32 for dim in sizes["dims"]):
         raise UserError(f"dims of tiny_diffusion must be multiples of 32, got {sizes['dims']}")
 

@@ -160,14 +160,18 @@ class NearRasters(nn.Module):
         dims: channels of the levels.
         sides: rows of the levels.
         depth: blocks at the raster's own size.
+        silent: whether all rasters are zero at first.
     """
 
-    def __init__(self, in_dim: int, dims: Sequence[int], sides: Sequence[int], depth: int = 2) -> None:
+    def __init__(
+        self, in_dim: int, dims: Sequence[int], sides: Sequence[int], depth: int = 2, silent: bool = False
+    ) -> None:
         super().__init__()
         dim, self.sides = dims[-1], tuple(sides)
         self.enter = nn.Conv2d(in_dim, dim, 1)
         self.blocks = nn.Sequential(*(TimedBlock(dim, dim) for _ in range(depth)))
-        self.leave = nn.ModuleList(nn.Conv2d(dim, 4 * each, 1) for each in dims)
+        leave = [nn.Conv2d(dim, 4 * each, 1) for each in dims]
+        self.leave = nn.ModuleList(map(zeroed, leave) if silent else leave)
 
     def forward(self, raster: Float[Tensor, "K E h w"]) -> list[Tensor]:
         """[K D side side] per level."""

@@ -80,7 +80,7 @@ class Condition(TensorStruct):
         mask: True where a state is real; None = all.
         image_mask: True where an item has a source picture; None = all have, if there are any.
         null: states of "no condition", the same for all items (features of a grey picture).
-        encoded_image: [K Q E] features of `image`, by the encoder whose features the states are like.
+        encoded_image: [K Q E] features of `image`, by the encoder whose features the states are like, if there is one.
         caption: [K L C] the caption in the space of a text encoder, to learn from or beside the states.
     """
 
