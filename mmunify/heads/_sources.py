@@ -1,15 +1,44 @@
 """Features of the pictures that a head's items start from, for connectors that read them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmunify.heads._features import Connector, pool_tokens
 from mmunify.heads._token_head import TokenSlot
 from mmunify.parts import Head, Slot
 from mmunify.types import Batch, Features
+
+MAX_GAIN = 100.0
+"""Of a change to the squared error: an edit that changes nothing doesn't count without bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class EditGain:
+    """Small changes count beside new pictures.
+
+    The squared error of an item that starts from a picture is multiplied by (target² / change²)^edit_gain, where
+    the change is that from the source's features: with 0 another colour hardly counts, with 1 its error counts by its
+    share of the change, in the middle between both with 0.5.
+
+    Attributes:
+        edit_gain: 0 or more.
+    """
+
+    edit_gain: float = 0.0
+
+    def __call__(self, wanted: Float[Tensor, "K Q E"], source: Features | None) -> Float[Tensor, "K 1 1"]:
+        """The factor of every item; 1 where there is no source."""
+        ones = wanted.new_ones(len(wanted), 1, 1)
+        if source is None or not self.edit_gain:
+            return ones
+        change, whole = (each.square().mean((1, 2), keepdim=True) for each in (wanted - source.tokens, wanted))
+        factors = (whole / change.clamp(min=whole / MAX_GAIN)) ** self.edit_gain
+        given = ones.bool() if source.mask is None else source.mask[:, :1, None]
+        return torch.where(given, factors.to(ones.dtype), ones)
 
 
 def output_sources(head: Head, batch: Batch, features: Mapping[str, Features]) -> Features | None:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmunify.errors import UserError
 from mmunify.heads._features import (
     build_connector,
     connect,
@@ -16,7 +17,7 @@ from mmunify.heads._features import (
     require_distance,
     wanted_tokens,
 )
-from mmunify.heads._sources import output_sources, slot_sources
+from mmunify.heads._sources import EditGain, output_sources, slot_sources
 from mmunify.heads._token_head import closing, read_slots, require_hidden, token_slot
 from mmunify.layers.feature_flow import FeatureFlow
 from mmunify.layers.idle import touch
@@ -45,7 +46,8 @@ class QueryHead(Head):
         loss: "mse", "cosine", "euclidean", or "unit_mse" (targets of unit length), mean over an item's tokens; "flow" =
             the features are drawn by flow matching from what the connector says, as in BLIP3-o
             (https://arxiv.org/abs/2505.09568), `{name: flow, ...}` with arguments of `FeatureFlow`; "none" = a linked
-            de-tokenizer teaches it.
+            de-tokenizer teaches it. `{name: mse, edit_gain: g}` multiplies the distance of items that start from a
+            picture, see `EditGain`.
         attention: "causal" or "full" among the queries.
         opens: string before the slot; the one after it is its closing tag.
         rows: None = the queries are a parameter of the head; otherwise how their vocabulary strings are written
@@ -76,6 +78,9 @@ class QueryHead(Head):
         width = made_width(connector, target_dim, target_dim if self.encodes_target else None, "queries")
         self.connector = build_connector(connector, in_dim, width, target)
         self.flow = read_options(FeatureFlow, options, "loss", features_dim=width) if name == "flow" else None
+        self.gain = read_options(EditGain, {} if self.flow else options, "loss")
+        if self.gain.edit_gain and self.loss != "mse":
+            raise UserError(f"edit_gain of a queries head scales its loss mse, and its loss is {self.loss}")
         self.output_shape = (num_made(self.connector, num_queries), width)
         strings = tuple(Run(token=rows.format(i)) for i in range(num_queries)) if rows else ()
         self._spec = SlotSpec(
@@ -104,11 +109,12 @@ class QueryHead(Head):
             DataError: items without a target picture.
         """
         states = read_slots(require_hidden(hidden, self).last, batch, self, self.num_queries)
-        predicted = connect(self.connector, states, source=output_sources(self, batch, features))
+        source = output_sources(self, batch, features)
+        predicted = connect(self.connector, states, source=source)
         if self.loss == "none":
             return HeadOutput(conditions=Condition(states=predicted))
         wanted = wanted_tokens(features, predicted, self.node, self.pool)
-        loss, predicted = self._compare(predicted, wanted, batch)
+        loss, predicted = self._compare(predicted, wanted, batch, source)
         return HeadOutput(
             losses={self.loss: loss},
             counts={self.loss: predicted.new_tensor(len(predicted))},
@@ -116,11 +122,12 @@ class QueryHead(Head):
         )
 
     def _compare(
-        self, predicted: Float[Tensor, "K Q E"], wanted: Float[Tensor, "K Q E"], batch: Batch
+        self, predicted: Float[Tensor, "K Q E"], wanted: Float[Tensor, "K Q E"], batch: Batch, source: Features | None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "K Q E"]]:
         """The loss, and the features that a de-tokenizer goes on with."""
         if self.flow is None:
-            return distance(self.loss, predicted, wanted), predicted
+            scale = self.gain(wanted, source).sqrt()
+            return distance(self.loss, predicted * scale, wanted * scale), predicted
         outputs = self.items(batch)
         keys = [] if outputs is None else [batch.keys[i] for i in outputs.document.tolist()]
         draw = Draw(seed=batch.seed, step=batch.step, keys=keys, part=f"heads.{self.node}")

@@ -41,6 +41,22 @@ def test_shares_mix_the_source_with_what_was_made():
     torch.testing.assert_close(mixed[:, 3], (own + SOURCE)[:, 3] / 2)
 
 
+def test_what_was_made_is_retouched_by_what_was_there():
+    """Token by token, the share too, where there is a source."""
+    torch.manual_seed(0)
+    adapter, given = OverSourceAdapter(6, 4, {"name": "mlp"}), torch.tensor([True, False])[:, None].expand(2, 3)
+    features, source = Features(tokens=torch.randn(2, 3, 6)), Features(tokens=torch.randn(2, 3, 4), mask=given)
+    before = adapter(features, Context(source=source)).tokens
+    torch.nn.init.normal_(adapter.retouch[-1].weight)
+    made = adapter.adapter(features, Context()).tokens
+    changed = made + adapter.retouch(torch.cat([source.tokens, made], -1))
+    expected = torch.lerp(changed[..., :-1], source.tokens, (changed[..., -1:] + KEPT).sigmoid())
+    after = adapter(features, Context(source=source)).tokens
+    torch.testing.assert_close(after[0], expected[0])
+    torch.testing.assert_close(after[1], before[1])
+    assert not torch.isclose(after[0], before[0]).all(1).any()
+
+
 def test_items_without_a_source_are_made_whole():
     own, given = torch.randn(3, 4, 2), torch.tensor([True, False, True])[:, None].expand(3, 4)
     mixed = laid_over(own, [1e4] * 4, Features(tokens=SOURCE, mask=given))

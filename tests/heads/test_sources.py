@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from mmunify.errors import UserError
-from mmunify.heads._sources import output_sources
+from mmunify.heads._sources import MAX_GAIN, EditGain, output_sources
+from mmunify.parts import Context
 from mmunify.testing import randomize
+from mmunify.types import Features
 from tests.heads.worlds import generate_along, make_model, output, picture, predictions, talk
 
 OVER = {"name": "over_source", "adapter": {"name": "mlp", "depth": 2}}
@@ -88,3 +90,38 @@ def test_only_connectors_that_ask_get_sources(llama_folder):
     assert output_sources(head, processor([draw]), features) is None
     plain, _ = make_model(llama_folder, {"image": {"name": "queries", "num_queries": 16}})
     assert output_sources(plain.heads["image"], batch, features) is None
+
+
+def test_small_changes_count_beside_new_pictures():
+    """By target over change, to a power, within bounds; an item without a source counts once."""
+    wanted = torch.full((4, 2, 3), 6.0)
+    source = Features(tokens=wanted - torch.tensor([6.0, 2.0, 0.0, 2.0])[:, None, None])
+    given = replace(source, mask=torch.tensor([True, True, True, False])[:, None].expand(4, 2))
+    for gain, factors in ((0.0, [1, 1, 1, 1]), (0.5, [1, 3, MAX_GAIN**0.5, 1]), (1.0, [1, 9, MAX_GAIN, 1])):
+        torch.testing.assert_close(EditGain(gain)(wanted, given).flatten(), torch.tensor(factors).float())
+    assert EditGain(1.0)(wanted, source)[3] == 9
+    assert EditGain(1.0)(wanted, None).tolist() == [[[1.0]]] * 4
+
+
+def test_the_loss_of_an_edit_is_multiplied(llama_folder):
+    losses = {}
+    for gain in (0.0, 1.0):
+        loss = {"name": "mse", "edit_gain": gain}
+        model, processor = make_model(llama_folder, {"image": {"name": "queries", **HEADS["queries"], "loss": loss}})
+        randomize(model)
+        rng = np.random.default_rng(0)
+        edit = talk("edit", output("image", picture(rng), condition=0))
+        draw = talk("draw", output("image", picture(rng)), pictures=0)
+        batches = [processor([sample]) for sample in (edit, draw)]
+        losses[gain] = [model(batch).losses["image/mse"] for batch in batches]
+        seen, target = (model.encode(batches[0])["image"].tokens, batches[0].outputs["image"].target)
+        wanted = model.encoders["image"](target.unsqueeze(1), Context()).tokens
+    factor = wanted.square().mean() / (wanted - seen).square().mean()
+    torch.testing.assert_close(losses[1.0][0], losses[0.0][0] * factor)
+    torch.testing.assert_close(losses[1.0][1], losses[0.0][1])
+
+
+def test_only_squared_errors_have_an_edit_gain(llama_folder):
+    head = {"name": "queries", **HEADS["queries"], "loss": {"name": "cosine", "edit_gain": 0.5}}
+    with pytest.raises(UserError, match="edit_gain of a queries head scales its loss mse, and its loss is cosine"):
+        make_model(llama_folder, {"image": head})

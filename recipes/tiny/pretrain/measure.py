@@ -24,7 +24,7 @@ from mmunify.evaluate.run import run_protocols
 from mmunify.evaluate.scores import background_psnr, box_iou, psnr
 from mmunify.evaluate.statistics import mean, rate
 from mmunify.parts import Context
-from mmunify.types import Batch, Condition, Sample
+from mmunify.types import Batch, Sample
 
 NUM_SAMPLES = 500
 
@@ -92,7 +92,7 @@ def draw(bundle: Bundle, targets: list[np.ndarray], sources: list[np.ndarray] | 
     mean_, std = (torch.tensor(numbers).view(1, -1, 1, 1) for numbers in (preprocess.mean, preprocess.std))
     states = encoder(((pixels - mean_) / std).unsqueeze(1), Context(kind="image")).tokens
     image = _pixels(sources) if sources is not None and "image" in detokenizer.needs else None
-    made = detokenizer.generate(Condition(states=states, image=image))
+    made = detokenizer.generate(bundle.model.link("image").condition(states, image))
     return list((made * 255).round().byte().permute(0, 2, 3, 1).numpy())
 
 
