@@ -14,8 +14,7 @@ TASKS = ("generate_image", "remove")
 DATA = {
     "pretrain": "[{name: digit_world, tasks: [caption]}, {name: digit_world, size: 128, tasks: [caption]}, "
     "{name: digit_world, tasks: [generate_image]}]",
-    "instruct": (EDITS := "[{name: digit_world, tasks: [remove, generate_image], outputs: [remove, generate_image]}]"),
-    "draw": EDITS,
+    "instruct": "[{name: digit_world, tasks: [remove, generate_image], outputs: [remove, generate_image]}]",
 }
 """Without the recipe's batch sizes per source: so few steps are to see all of them."""
 
