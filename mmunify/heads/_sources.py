@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mmunify.errors import UserError
 from mmunify.heads._features import Connector, pool_tokens
 from mmunify.heads._token_head import TokenSlot
 from mmunify.parts import Head, Slot
@@ -14,6 +15,8 @@ from mmunify.types import Batch, Features
 
 MAX_GAIN = 100.0
 """Of a change to the squared error: an edit that changes nothing doesn't count without bounds."""
+TINY = 1e-12
+"""Of the same, where the target's features are zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,29 @@ class EditGain:
 
     Attributes:
         edit_gain: 0 or more.
+
+    Raises:
+        UserError: less.
     """
 
     edit_gain: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.edit_gain < 0:
+            raise UserError(f"edit_gain of a head is at least 0, which changes nothing; got {self.edit_gain}")
+
+    def check(self, head: Head, loss: str) -> None:
+        """Refuse a gain that would do nothing.
+
+        Raises:
+            UserError: the head's connector doesn't read what edits start from, or its loss is no squared error.
+        """
+        if self.edit_gain and (loss != "mse" or not _reads_sources(head)):
+            raise UserError(
+                f"edit_gain={self.edit_gain} scales the loss mse of a head whose connector reads the picture that an "
+                f"edit starts from (over_source); this head has the loss {loss}, or another connector: change "
+                "them, or leave edit_gain out"
+            )
 
     def __call__(self, wanted: Float[Tensor, "K Q E"], source: Features | None) -> Float[Tensor, "K 1 1"]:
         """The factor of every item; 1 where there is no source."""
@@ -36,7 +59,7 @@ class EditGain:
         if source is None or not self.edit_gain:
             return ones
         change, whole = (each.square().mean((1, 2), keepdim=True) for each in (wanted - source.tokens, wanted))
-        factors = (whole / change.clamp(min=whole / MAX_GAIN)) ** self.edit_gain
+        factors = (whole / change.clamp(min=whole / MAX_GAIN).clamp(min=TINY)) ** self.edit_gain
         given = ones.bool() if source.mask is None else source.mask[:, :1, None]
         return torch.where(given, factors.to(ones.dtype), ones)
 

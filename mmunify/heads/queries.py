@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmunify.errors import UserError
 from mmunify.heads._features import (
     build_connector,
     connect,
@@ -79,8 +78,7 @@ class QueryHead(Head):
         self.connector = build_connector(connector, in_dim, width, target)
         self.flow = read_options(FeatureFlow, options, "loss", features_dim=width) if name == "flow" else None
         self.gain = read_options(EditGain, {} if self.flow else options, "loss")
-        if self.gain.edit_gain and self.loss != "mse":
-            raise UserError(f"edit_gain of a queries head scales its loss mse, and its loss is {self.loss}")
+        self.gain.check(self, self.loss)
         self.output_shape = (num_made(self.connector, num_queries), width)
         strings = tuple(Run(token=rows.format(i)) for i in range(num_queries)) if rows else ()
         self._spec = SlotSpec(

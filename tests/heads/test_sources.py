@@ -121,7 +121,23 @@ def test_the_loss_of_an_edit_is_multiplied(llama_folder):
     torch.testing.assert_close(losses[1.0][1], losses[0.0][1])
 
 
-def test_only_squared_errors_have_an_edit_gain(llama_folder):
-    head = {"name": "queries", **HEADS["queries"], "loss": {"name": "cosine", "edit_gain": 0.5}}
-    with pytest.raises(UserError, match="edit_gain of a queries head scales its loss mse, and its loss is cosine"):
-        make_model(llama_folder, {"image": head})
+@pytest.mark.parametrize(("loss", "connector"), [("cosine", OVER), ("mse", None), ("none", OVER)])
+def test_a_gain_that_would_do_nothing_is_refused(loss, connector, llama_folder):
+    node = {"name": "queries", "num_queries": 16, "connector": connector, "loss": {"name": loss, "edit_gain": 0.5}}
+    with pytest.raises(
+        UserError, match=f"edit_gain=0.5 scales the loss mse.*this head has the loss {loss}, or another"
+    ):
+        make_model(llama_folder, {"image": node})
+
+
+def test_a_gain_is_a_number_and_not_below_zero(llama_folder):
+    with pytest.raises(UserError, match="edit_gain of a head is at least 0, which changes nothing; got -1"):
+        EditGain(-1.0)
+    node = {"name": "queries", **HEADS["queries"], "loss": {"name": "mse", "edit_gian": 0.5}}
+    with pytest.raises(UserError, match="EditGain takes no edit_gian; did you mean edit_gain"):
+        make_model(llama_folder, {"image": node})
+
+
+def test_features_of_zero_have_a_gain_that_is_finite():
+    zeros = torch.zeros(1, 2, 3)
+    assert EditGain(0.5)(zeros, Features(tokens=zeros)).isfinite().all()
