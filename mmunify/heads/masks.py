@@ -121,7 +121,8 @@ class MaskHead(Head):
         states = self._read(require_hidden(hidden, self).last, batch)
         if not len(states):
             zero = states.sum() * 0
-            return HeadOutput(losses=dict.fromkeys(self.weights, zero), counts=dict.fromkeys(self.weights, zero.detach()))
+            counts = dict.fromkeys(self.weights, zero.detach())
+            return HeadOutput(losses=dict.fromkeys(self.weights, zero), counts=counts)
         node = str(self.features)
         logits = self._masks(states, _choose(features[node], medium_items(batch, self, node)))
         wanted = self._wanted(batch, logits)
